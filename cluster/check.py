@@ -145,13 +145,13 @@ def inspect_nodes(
         for node in alive
     ]
     try:
-        asked = [
+        answers = [
             probe.inspect.remote(
                 meeting, token, node["NodeID"], model, files, num if needs_gpu else 0, use_storage
             )
             for probe, node, num in zip(probes, alive, num_gpus, strict=True)
         ]
-        ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)
+        ray.wait(answers, num_returns=len(answers), timeout=ANSWER_TIMEOUT_S)
         nodes = {
             node["NodeID"]: Node(
                 node_id=node["NodeID"],
@@ -161,7 +161,7 @@ def inspect_nodes(
                 **_read_answer(probe, answer),
             )
             for name, node, num, probe, answer in zip(
-                names, alive, num_gpus, probes, asked, strict=True
+                names, alive, num_gpus, probes, answers, strict=True
             )
         }
         left = _find_left({node_id for node_id, node in nodes.items() if node.facts is None})

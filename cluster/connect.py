@@ -187,14 +187,14 @@ def _init(address: str) -> None:
 
 @contextlib.contextmanager
 def _silence_stderr() -> Iterator[None]:
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _is_about_tokens(refused: Exception) -> bool:

@@ -118,17 +118,17 @@ def _read_flags(args: argparse.Namespace) -> tuple[str, str]:
     parser = Parser(prog=PROG, add_help=False, allow_abbrev=False)
     parser.add_argument("--name")
     parser.add_argument("--runs-dir", "--runs_dir", dest="runs_dir")
-    given, _ = parser.parse_known_args(flags)
+    options, _ = parser.parse_known_args(flags)
     stem = Path(args.recipe).stem.replace("_", "-")
-    name = given.name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = options.name or f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         abort(f"--name {name!r}", "begin with a letter or digit; then also '.', '_' and '-'")
-    runs_dir = given.runs_dir or (
+    runs_dir = options.runs_dir or (
         os.path.abspath("runs") if args.kind in HAS_OUR_FILES else "/runs"
     )
     words = [args.recipe, *flags]
-    words += [] if given.name else ["--name", name]
-    words += [] if given.runs_dir else ["--runs-dir", runs_dir]
+    words += [] if options.name else ["--name", name]
+    words += [] if options.runs_dir else ["--runs-dir", runs_dir]
     sweep_json = shlex.quote(os.path.expanduser(f"{runs_dir}/{name}/sweep.json"))
     resume = f"$(test -e {sweep_json} && echo --resume)"
     return name, f"-m sweeps.run {shlex.join(words)} {resume}"

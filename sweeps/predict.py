@@ -174,10 +174,10 @@ def _answer_rows(asked: Questions, output: PredictionFile, run: TrainedRun) -> N
     with Progress(*columns, console=SafeConsole(sys.stderr)) as progress:
         bar = progress.add_task("rows", total=num_rows, completed=num_done)
         for window, rows in zip(windows, rows_of, strict=True):
-            said = _read_result(*next(results)) if rows else iter(())
+            added = _read_result(*next(results)) if rows else iter(())
             output.append(
                 [
-                    asked.records[i] | (next(said) if asked.questions[i] else {ADDED[0]: None})
+                    asked.records[i] | (next(added) if asked.questions[i] else {ADDED[0]: None})
                     for i in window
                 ]
             )

@@ -46,11 +46,11 @@ def run_final_test(
     up = pool.loaded
     together = [up] if len(up) > 1 else []
     for testers in [*together, *([actor] for actor in up)]:
-        asked = _begin_tests(testers, adapters)
+        pending = _begin_tests(testers, adapters)
         try:
-            while ray.wait(asked, num_returns=len(asked), timeout=POLL_INTERVAL_S)[1]:
+            while ray.wait(pending, num_returns=len(pending), timeout=POLL_INTERVAL_S)[1]:
                 pool.poll()
-            parts = ray.get(asked)
+            parts = ray.get(pending)
         except RayError as refused:
             logger.warning("a pack could not do the final test: %s", explain_loss(refused))
         else:
@@ -110,12 +110,12 @@ def _begin_tests(
     if not others:
         return [first.run_final_test.remote(adapters, True)]
     shares = [dict(list(adapters.items())[n :: len(others)]) for n in range(len(others))]
-    asked = [
+    pending = [
         actor.run_final_test.remote(share, False)
         for actor, share in zip(others, shares, strict=True)
         if share
     ]
-    return [first.run_final_test.remote({}, True), *asked]
+    return [first.run_final_test.remote({}, True), *pending]
 
 
 class _Tester:

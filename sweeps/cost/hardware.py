@@ -53,8 +53,8 @@ class Hardware:
         tells of: where these are more or fewer, the smallest are taken for the others."""
         gibs: list[float] = []
         for num_gpus, gpus in machines:
-            own = sorted(gpu.gib for gpu in gpus)[:num_gpus]
-            gibs += [*own, *own[:1] * (num_gpus - len(own))]
+            known = sorted(gpu.gib for gpu in gpus)[:num_gpus]
+            gibs += [*known, *known[:1] * (num_gpus - len(known))]
         return cls(
             num_cpus=num_cpus,
             num_gpus=sum(num_gpus for num_gpus, _ in machines),

@@ -97,8 +97,8 @@ def _describe_kernels(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
 
 def describe_rows(preflight: Preflight) -> list[str]:
     """How the rows were read, which were left out and added, a line each; [] if that is plain."""
-    kept = ("train", "validation", "test")
-    counts = {k: n for k, n in preflight.splits.counts.items() if k not in kept and n}
+    splits = ("train", "validation", "test")
+    counts = {k: n for k, n in preflight.splits.counts.items() if k not in splits and n}
     left_out = [f"left out: {', '.join(f'{k} {n:,}' for k, n in counts.items())}"] if counts else []
     return [*preflight.splits.notes, *left_out, *describe_added_rows(preflight.splits)]
 
@@ -120,8 +120,8 @@ def list_start_points(config: SweepConfig) -> list[Point]:
 
 def _format_point(point: Point) -> str:
     is_whole = set(point) >= WHOLE_NAMES
-    named = make_hyperparameters(point) if is_whole else point
-    shown = {n: ",".join(v) if isinstance(v, tuple) else v for n, v in named.items()}
+    params = make_hyperparameters(point) if is_whole else point
+    shown = {n: ",".join(v) if isinstance(v, tuple) else v for n, v in params.items()}
     text = ", ".join(f"{name} {value}" for name, value in shown.items())
     return text if is_whole else f"{text}, the rest drawn"
 

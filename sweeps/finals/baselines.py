@@ -48,16 +48,18 @@ def add_baselines(
         "validation": select_rung_rows(splits.validation, config.settings, run.num_steps),
         "test": select_fixed_slice(splits.test, len(splits.test)),
     }
-    baseline, scores, said = make_baseline(splits), dict(outcome.scores), {}
-    for split, own in rows.items():
-        scores[f"{split}_{baseline.key}"], said[split] = score_baseline(
-            baseline, own, splits.scoring
-        )
+    baseline, scores, baseline_answers = make_baseline(splits), dict(outcome.scores), {}
+    for split, split_rows in rows.items():
+        scored = score_baseline(baseline, split_rows, splits.scoring)
+        scores[f"{split}_{baseline.key}"], baseline_answers[split] = scored
     winner = _read_answers(outcome.winner.tested[run.trial_id], paths.answers / run.trial_id)
     base = _read_answers(paths.answers / VALIDATION_BASE, paths.answers / TEST_BASE)
     doubts = [describe_single_answer(winner, is_label=splits.scoring.kind == "classify")]
     intervals = {}
-    others = ((baseline.key, baseline.title, said), ("base", "the untuned base", base))
+    others = (
+        (baseline.key, baseline.title, baseline_answers),
+        ("base", "the untuned base", base),
+    )
     for key, title, answers in others:
         intervals[key] = {
             split: resample_lead(winner[split], answers[split], metric, splits.scoring, config.seed)

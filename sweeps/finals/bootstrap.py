@@ -128,8 +128,8 @@ def _resample(
     """Means (B, C) on rows and runs that are drawn."""
     drawn_BS = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), num_resamples)
     drawn_runs = [
-        generator.multinomial(max(1, len(own) - 1), np.full(len(own), 1 / len(own)), num_resamples)
-        for own in configurations
+        generator.multinomial(max(1, n - 1), np.full(n, 1 / n), num_resamples)
+        for n in map(len, configurations)
     ]
     return _compute_means(configurations, drawn_BS.astype(np.float64), drawn_runs)
 

@@ -102,14 +102,15 @@ def count_confusions(predictions: Sequence[Prediction], splits: Splits) -> Confu
     """The winner's confusion matrix on test; None of texts, or without predictions."""
     if splits.scoring.kind != "classify" or not predictions:
         return None
-    said, targets = ([getattr(p, name) for p in predictions] for name in ("prediction", "target"))
-    return confusion(said, targets, splits.scoring.labels)
+    answers = [prediction.prediction for prediction in predictions]
+    targets = [prediction.target for prediction in predictions]
+    return confusion(answers, targets, splits.scoring.labels)
 
 
 def make_files(predictions: Sequence[Prediction], table: Confusion | None) -> dict[str, str]:
     """Names and contents of the files for best/."""
-    given = [{k: v for k, v in asdict(row).items() if v is not None} for row in predictions]
-    lines = [json.dumps(to_strict_json(row), ensure_ascii=False) + "\n" for row in given]
+    rows = [{k: v for k, v in asdict(row).items() if v is not None} for row in predictions]
+    lines = [json.dumps(to_strict_json(row), ensure_ascii=False) + "\n" for row in rows]
     files = {PREDICTIONS_FILE: "".join(lines)} if lines else {}
     if table is None:
         return files

@@ -255,7 +255,7 @@ def resample_lead(
     if winner.ids != baseline.ids:
         return None
     try:
-        runs = [[make_run_metric(said, metric, scoring)] for said in (winner, baseline)]
+        runs = [[make_run_metric(answers, metric, scoring)] for answers in (winner, baseline)]
     except ValueError:
         return None
     all_rows = np.ones((1, len(winner.ids)))

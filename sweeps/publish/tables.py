@@ -52,12 +52,12 @@ def list_rungs(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         for report in trial.reports:
             if math.isfinite(value := report.metrics[metric.name]):
                 values.setdefault(report.step, []).append(value)
-    every = [value for of_rung in values.values() for value in of_rung]
+    all_values = [value for of_rung in values.values() for value in of_rung]
     rows = [
         [
             *(str(step), str(len(of_rung))),
             *(
-                format_score(metric.name, value, every)
+                format_score(metric.name, value, all_values)
                 for value in (metric.choose_best(of_rung), median(of_rung))
             ),
         ]
@@ -102,12 +102,12 @@ def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapte
     """
     models = {adapter: outcome.own_scores, **outcome.untrained_scores}
     start = outcome.winner.baseline
-    own = [scores for run_id, scores in outcome.runs.items() if run_id != start]
-    if len(own) > 1:
+    seed_scores = [scores for run_id, scores in outcome.runs.items() if run_id != start]
+    if len(seed_scores) > 1:
         # BERTScore is the best adapter's alone.
-        names = [name for name in own[0] if all(name in run for run in own)]
-        means = {name: fmean(run[name] for run in own) for name in names}
-        models[f"mean of its {len(own)} seeds"] = {"test": means}
+        names = [name for name in seed_scores[0] if all(name in run for run in seed_scores)]
+        means = {name: fmean(run[name] for run in seed_scores) for name in names}
+        models[f"mean of its {len(seed_scores)} seeds"] = {"test": means}
     if start is not None:
         models[f"best start point ({start})"] = {"test": outcome.runs[start]}
     has_own_table = list_label_scores(outcome.scores.get("test", {})) is not None
@@ -127,12 +127,12 @@ def list_leads(outcome: Outcome, metric: Metric) -> Table:
     rows = []
     for split, of_split in outcome.own_scores.items():
         for title, intervals in outcome.lead_intervals.items():
-            interval, own = intervals.get(split), of_split.get(metric.name)
+            interval, tuned = intervals.get(split), of_split.get(metric.name)
             other = outcome.untrained_scores[title].get(split, {}).get(metric.name)
-            if interval is None or own is None or other is None:
+            if interval is None or tuned is None or other is None:
                 continue
-            lead = metric.sign * (own - other)
-            shown = [format_score(metric.name, v, (own, other)) for v in (lead, *interval)]
+            lead = metric.sign * (tuned - other)
+            shown = [format_score(metric.name, v, (tuned, other)) for v in (lead, *interval)]
             is_sure = "no" if interval[0] <= 0 else "yes"
             rows.append([split, title, shown[0], f"{shown[1]} to {shown[2]}", is_sure])
     columns = ("split", "over", f"lead in {metric.name}", "95% interval", "beyond chance")

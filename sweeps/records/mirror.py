@@ -71,8 +71,8 @@ def fetch_run(paths: RunPaths, url: str) -> None:
         SweepAborted: the storage cannot be read, or has another run than this disk.
     """
     record = storage.read_file(f"{url}/{paths.sweep_json.name}")
-    own = paths.sweep_json.read_bytes() if paths.sweep_json.is_file() else record
-    if record is not None and own is not None and _read_id(own) != _read_id(record):
+    own_record = paths.sweep_json.read_bytes() if paths.sweep_json.is_file() else record
+    if record is not None and own_record is not None and _read_id(own_record) != _read_id(record):
         raise SweepAborted(
             f"{url} has another run than {paths.folder}, which would be overwritten",
             "go on with that run in another folder: --runs-dir DIR",

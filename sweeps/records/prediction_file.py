@@ -187,9 +187,9 @@ def _is_prediction(line: Any, record: Mapping[str, object] | None, labels: Seque
     """Whether the line is the record with a prediction."""
     if not isinstance(line, dict) or ADDED[0] not in line:
         return False
-    text, own = line[ADDED[0]], {name: line[name] for name in line if name not in ADDED}
+    text, fields = line[ADDED[0]], {name: line[name] for name in line if name not in ADDED}
     is_text = isinstance(text, str) and (not labels or text in labels)
-    return own == record and (text is None or is_text)
+    return fields == record and (text is None or is_text)
 
 
 def _to_cell(value: Any) -> Any:

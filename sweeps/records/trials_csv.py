@@ -54,8 +54,8 @@ def count_by_status(trials: Iterable[TrialRecord]) -> dict[str, int]:
 
 def list_shown_params(trial: TrialRecord) -> dict[str, object]:
     """The hyperparameters that tables show."""
-    named = {name: getattr(trial.params, name) for name in PARAMS}
-    return named | {"target_modules": ",".join(trial.params.target_modules)}
+    params = {name: getattr(trial.params, name) for name in PARAMS}
+    return params | {"target_modules": ",".join(trial.params.target_modules)}
 
 
 def write_csv(

@@ -67,8 +67,8 @@ class Asha:
 
     def _count_better(self, trial_id: str, step: int) -> int:
         worths = self._worths[step]
-        own = worths[trial_id]
-        return [worth > own for worth in worths.values()].count(True)
+        own_worth = worths[trial_id]
+        return [worth > own_worth for worth in worths.values()].count(True)
 
 
 def find_fault(report: TrialReport, rungs: Collection[int], metric: Metric) -> str:

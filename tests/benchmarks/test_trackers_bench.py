@@ -7,8 +7,8 @@ from tests.benchmarks.trackers import compare_medians, main
 
 
 def test_ratio_says_how_many_times_as_long_the_sweeps_with_trackers_are() -> None:
-    found = compare_medians([10.0, 9.0, 30.0], [10.3, 9.5, 29.0])
-    assert found == {"ratio": 1.03, "interval": [0.9667, 1.0556]}
+    comparison = compare_medians([10.0, 9.0, 30.0], [10.3, 9.5, 29.0])
+    assert comparison == {"ratio": 1.03, "interval": [0.9667, 1.0556]}
     apart = compare_medians([10.0] * 3, [11.0] * 3)
     assert apart == {"ratio": 1.1, "interval": [1.1, 1.1]}
 

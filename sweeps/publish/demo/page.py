@@ -95,7 +95,7 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
     assert splits.columns is not None
     source = splits.columns.prompt[splits.source]
     columns = list(dict.fromkeys([source, *splits.columns.prompt.values()]))
-    given = [
+    boxes = [
         gr.Textbox(label=name, lines=6 if name == source else 1, max_lines=20) for name in columns
     ]
     with gr.Row():
@@ -103,11 +103,11 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         send = gr.Button("Ask both", variant="primary")
     with gr.Row(equal_height=True):
         if splits.scoring.kind == "classify":
-            said: list[Any] = [
+            answer_boxes: list[Any] = [
                 gr.Label(label=name, num_top_classes=SHOWN_LABELS) for name in (BASE, adapter)
             ]
         else:
-            said = [_show_text(name, "", lines=6) for name in (BASE, adapter)]
+            answer_boxes = [_show_text(name, "", lines=6) for name in (BASE, adapter)]
     reference = _show_text("Right answer of the example", "", lines=2)
 
     def ask(*texts: str) -> list[Any]:
@@ -119,16 +119,16 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         example = examples[index]
         return [*(example.values[name] for name in columns), None, None, example.target]
 
-    send.click(ask, given, said, api_name="ask")
-    for box in given:
+    send.click(ask, boxes, answer_boxes, api_name="ask")
+    for box in boxes:
         box.input(lambda: "", None, reference, api_visibility="private", show_progress="hidden")
     shown = [[example.values[name] for name in columns] + [example.target] for example in examples]
     rows = _list_rows(shown, [*columns, "right answer"])
-    rows.click(show_example, rows, [*given, *said, reference], api_name="show_example")
+    rows.click(show_example, rows, [*boxes, *answer_boxes, reference], api_name="show_example")
     clear.click(
         lambda: [*("" for _ in columns), None, None, ""],
         None,
-        [*given, *said, reference],
+        [*boxes, *answer_boxes, reference],
         api_visibility="private",
     )
 
@@ -154,7 +154,7 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
                     _show_text(adapter, turn.adapter)
 
     with gr.Row(equal_height=True):
-        said = [_show_text(name, "", lines=4) for name in (BASE, adapter)]
+        answer_boxes = [_show_text(name, "", lines=4) for name in (BASE, adapter)]
     message = gr.Textbox(label="Message to both", lines=3, max_lines=12)
     with gr.Row():
         clear = gr.Button("New conversation")
@@ -176,7 +176,7 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         own = next((turn.base for turn in history if turn.role == "system"), own_system)
         return [question["content"], "", "", history, examples[index].target, own]
 
-    outputs = [message, *said, turns]
+    outputs = [message, *answer_boxes, turns]
     send.click(ask, [message, turns], outputs, api_name="ask")
     message.submit(ask, [message, turns], outputs, api_visibility="private")
     message.input(lambda: "", None, reference, api_visibility="private", show_progress="hidden")

@@ -120,10 +120,10 @@ def take_apart(row: Row, splits: Splits) -> Values | None:
             else:
                 names[name] = f"column{len(names)}"
                 pattern += f"(?P<{names[name]}>{parts.get(name, '.*?')})"
-        found = re.fullmatch(pattern, prompt, re.DOTALL)
-        if found is None:
+        match = re.fullmatch(pattern, prompt, re.DOTALL)
+        if match is None:
             return None
-        values = {column_of[name]: found[group] for name, group in names.items()}
+        values = {column_of[name]: match[group] for name, group in names.items()}
     try:
         again = make_row(values, splits)
     except Unusable:

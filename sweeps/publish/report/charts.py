@@ -24,13 +24,13 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
     metric, winner = sweep.metric, find_winning_trial(sweep)
     values: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        own = trial.values(metric)
+        by_step = trial.values(metric)
         status = trial.status or "running"
         role = "winner" if trial.trial_id == winner else "other"
         of_trial = {"trial": trial.trial_id, "status": status, "role": role}
-        for step, value in own.items():
+        for step, value in by_step.items():
             if math.isfinite(value):
-                shown = format_score(metric.name, value, own.values())
+                shown = format_score(metric.name, value, by_step.values())
                 at = {"step": step, "score": value, "shown": shown, "last": step == trial.num_steps}
                 values.append({**of_trial, **at})
     if not values:
@@ -179,17 +179,17 @@ def plot_finals(sweep: SweepRun) -> Plot | None:
     if verdict is None or not any(finalist.values for finalist in verdict.finalists):
         return None
     name = sweep.metric.name
-    every = [value for finalist in verdict.finalists for value in finalist.values]
+    all_values = [value for finalist in verdict.finalists for value in finalist.values]
     seeds, means = [], []
     for finalist in verdict.finalists:
         for run in finalist.completed:
             value = run.reports[-1].metrics[name]
-            shown = format_score(name, value, every)
+            shown = format_score(name, value, all_values)
             seed = {"finalist": finalist.trial_id, "score": value, "shown": shown}
             seeds.append({**seed, "seed": f"seed {run.seed}"})
         if finalist.mean is not None:
             spread = finalist.deviation or 0.0
-            shown = format_score(name, finalist.mean, every)
+            shown = format_score(name, finalist.mean, all_values)
             mean = {"finalist": finalist.trial_id, "score": finalist.mean, "shown": shown}
             ends = {"low": finalist.mean - spread, "high": finalist.mean + spread}
             means.append({**mean, **ends, "seed": "mean"})

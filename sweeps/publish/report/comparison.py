@@ -27,9 +27,9 @@ def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
     shared = dict(zip(names, runs, strict=True))
     columns = list(dict.fromkeys(name for run in runs for name, _ in describe_winner(run)))
     winners = [
-        [name, *(own.get(column, "") for column in columns)]
+        [name, *(winner.get(column, "") for column in columns)]
         for name, run in shared.items()
-        for own in [dict(describe_winner(run))]
+        for winner in [dict(describe_winner(run))]
     ]
     doubts = [
         f"{name}: {doubt}"
@@ -90,7 +90,7 @@ def _list_results(runs: dict[str, SweepRun]) -> Table:
         metric, outcome = run.metric.name, run.outcome
         scores = outcome.scores if outcome else {}
         test, base = (scores.get(of, {}).get(metric) for of in ("test", "test_base"))
-        every = [test, base]
+        both = [test, base]
         cost = run.last_turn.get("actual")
         mean = run.finals.winner.mean if run.finals and run.finals.winner else None
         interval = run.score_interval
@@ -98,12 +98,12 @@ def _list_results(runs: dict[str, SweepRun]) -> Table:
             [
                 *(name, run.state, shorten(run.config.model), metric, str(len(run.trials))),
                 outcome.winner.trial_id if outcome else "",
-                format_score(metric, mean, every),
-                format_score(metric, test, every),
-                show_interval(metric, interval, every).removeprefix("95% interval ")
+                format_score(metric, mean, both),
+                format_score(metric, test, both),
+                show_interval(metric, interval, both).removeprefix("95% interval ")
                 if interval
                 else "",
-                format_score(metric, base, every),
+                format_score(metric, base, both),
                 f"{cost['gpu_hours']:.3g}" if cost else "",
                 format_duration(cost["wall_s"]) if cost else "",
             ]

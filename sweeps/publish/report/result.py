@@ -84,9 +84,9 @@ def compare_winner(sweep: SweepRun) -> Table | None:
     models = {
         title: [of.get(split, {}).get(name) for split in SPLITS[1:]] for title, of in scores.items()
     }
-    every = [value for values in models.values() for value in values]
+    all_values = [value for values in models.values() for value in values]
     rows = [
-        [title, *(format_score(name, value, every) for value in values)]
+        [title, *(format_score(name, value, all_values) for value in values)]
         for title, values in models.items()
     ]
     columns = ("model", *SPLITS[1:])

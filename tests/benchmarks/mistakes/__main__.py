@@ -92,8 +92,8 @@ def choose_mistakes(only: str | None) -> list[Mistake]:
     Raises:
         SweepAborted: there is none.
     """
-    every = [mistake for mistakes in LISTS for mistake in mistakes]
-    chosen = [m for m in every if (only or "") in f"{m.kind}: {m.title}: {m.command}"]
+    all_mistakes = [mistake for mistakes in LISTS for mistake in mistakes]
+    chosen = [m for m in all_mistakes if (only or "") in f"{m.kind}: {m.title}: {m.command}"]
     if not chosen:
         raise SweepAborted(f"there is no mistake with {only!r}", "leave out --only to make all")
     return chosen

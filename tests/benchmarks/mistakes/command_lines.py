@@ -115,18 +115,18 @@ OTHERS = [
 def _list_values() -> list[tuple[str, str]]:
     """Those that the quick tests make in one process; here one value of each flag's range."""
     values = [(flags, named) for flags, named in BAD_VALUES if flags[1:] != ["-1"]]
-    told = [(f"sweeps.run samsum --tiny {shlex.join(flags)}", named) for flags, named in values]
-    told += [
+    commands = [(f"sweeps.run samsum --tiny {shlex.join(flags)}", named) for flags, named in values]
+    commands += [
         (f"sweeps.trial samsum --tiny {shlex.join(flags)}", named)
         for flags, named in BAD_HYPERPARAMETERS
     ]
     tiny = {"--model": ["--tiny"]}
-    told += [
+    commands += [
         (f"sweeps.run {shlex.join([*words, *tiny.get(''.join(words[1:2]), [])])}", error)
         for words, error, _ in UNREADABLE
     ]
-    told += [(f"sweeps.run samsum --tiny {flags}", named) for flags, named in RUN_FLAGS]
-    return told + OTHERS
+    commands += [(f"sweeps.run samsum --tiny {flags}", named) for flags, named in RUN_FLAGS]
+    return commands + OTHERS
 
 
 MISTAKES = [

@@ -170,11 +170,11 @@ def _wait(process: "subprocess.Popen[bytes]") -> float:
 
 def _list_content(*folders: Path) -> dict[str, object]:
     """All that lies in them, but locks, and torch's cache among temporary files."""
-    found: dict[str, object] = {}
+    content_of: dict[str, object] = {}
     for folder in folders:
-        found |= {f"{folder.name}/{name}": content for name, content in tree(folder).items()}
+        content_of |= {f"{folder.name}/{name}": content for name, content in tree(folder).items()}
     ours = (f"tmp/qlora-sweeps-{os.getuid()}", "tmp/torchinductor_", "work/runs/base/.lock")
-    return {name: content for name, content in found.items() if not name.startswith(ours)}
+    return {name: content for name, content in content_of.items() if not name.startswith(ours)}
 
 
 def _read_output(path: Path, folder: Path) -> str:

@@ -100,23 +100,23 @@ class Costs:
 
     def describe(self) -> dict[str, float]:
         """Milliseconds a call."""
-        found: dict[str, float] = {"number": len(self.cpu_s)}
+        costs: dict[str, float] = {"number": len(self.cpu_s)}
         for name, values in (("cpu", sorted(self.cpu_s)), ("wall", sorted(self.wall_s))):
-            found[f"{name}_mean_ms"] = round(1e3 * sum(values) / len(values), 3)
-            found[f"{name}_p95_ms"] = round(1e3 * values[int(0.95 * (len(values) - 1))], 3)
-            found[f"{name}_max_ms"] = round(1e3 * values[-1], 3)
-        return found
+            costs[f"{name}_mean_ms"] = round(1e3 * sum(values) / len(values), 3)
+            costs[f"{name}_p95_ms"] = round(1e3 * values[int(0.95 * (len(values) - 1))], 3)
+            costs[f"{name}_max_ms"] = round(1e3 * values[-1], 3)
+        return costs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(ScaleArgs, words, PROG)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), args.trials, args.packs, args.lock_s)
+        measured = measure(Path(folder), args.trials, args.packs, args.lock_s)
     facts = (
         describe_run(PROG, words)
         | {"load": os.getloadavg(), "stand_ins": inspect.getdoc(stand_ins)}
-        | found
+        | measured
     )
     print(json.dumps(facts, indent=2))
     if args.out is not None:

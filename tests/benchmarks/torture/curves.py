@@ -58,12 +58,12 @@ def compare_curves(folder: Path, scratch: Path) -> Compared:
     scratch /= "again"
     again = _train_again(config, histories, scratch, NUM_SLOTS)
     pairs = list(zip(histories, again, strict=True))
-    found, by_spread = [], []
+    faults, by_spread = [], []
     for history, other in pairs:
         if find_faults(history, other):
             by_spread.append(history.trial_id)
             ways = _train_in_all_ways(config, history, histories, scratch)
-            found += find_faults(history, other, *ways)
+            faults += find_faults(history, other, *ways)
     return Compared(
         num_curves=len(histories),
         num_reports=sum(len(history.reports) for history in histories),
@@ -71,7 +71,7 @@ def compare_curves(folder: Path, scratch: Path) -> Compared:
             (d for pair in pairs for d in _list_loss_differences(*pair)), default=0
         ),
         judged_by_spread=by_spread,
-        faults=found,
+        faults=faults,
     )
 
 
@@ -83,20 +83,20 @@ def find_faults(
     Args:
         others: further trainings; a value within the spread of all is no fault.
     """
-    found: list[str] = []
+    faults: list[str] = []
     trainings = [{report.step: report for report in one} for one in (again, *others)]
     for report in history.reports:
         where = f"{history.trial_id} at step {report.step}"
         if any(report.step not in training for training in trainings):
-            found.append(f"{where}: a second training has no such report")
+            faults.append(f"{where}: a second training has no such report")
             continue
         undisturbed = [_list_values(training[report.step]) for training in trainings]
         for name, value in _list_values(report).items():
             expected = [values[name] for values in undisturbed]
             if not _is_within_spread(name, value, expected):
-                told = ", ".join(map(str, expected))
-                found.append(f"{where}: {name} is {value}, undisturbed {told}")
-    return found
+                shown = ", ".join(map(str, expected))
+                faults.append(f"{where}: {name} is {value}, undisturbed {shown}")
+    return faults
 
 
 def _is_within_spread(name: str, value: float, undisturbed: Sequence[float]) -> bool:

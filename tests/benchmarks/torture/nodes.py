@@ -82,8 +82,8 @@ class Nodes:
 
     @property
     def environment(self) -> dict[str, str]:
-        told = {"RAY_TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1"}
-        return told | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        variables = {"RAY_TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1"}
+        return variables | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def list_workers(self) -> dict[int, psutil.Popen]:
         """All that run but the head."""

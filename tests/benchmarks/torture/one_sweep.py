@@ -56,11 +56,11 @@ def _kill_and_check(sweep: TorturedSweep) -> Result:
 
 def _save_copy(sweep: TorturedSweep) -> Path:
     """A copy of the sweep, of what its drivers said, and of Ray's logs."""
-    kept = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
+    copy = Path(tempfile.mkdtemp(prefix=f"torture-seed-{sweep.args.seed}-"))
     left_out = shutil.ignore_patterns("sockets", "again", "runtime_resources")
     for folder in filter(Path.exists, (sweep.folder, sweep.scratch)):
-        shutil.copytree(folder, kept / folder.name, symlinks=True, ignore=left_out)
-    return kept
+        shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=left_out)
+    return copy
 
 
 def _make_result(sweep: TorturedSweep, ended_s: float, compared: Compared) -> Result:

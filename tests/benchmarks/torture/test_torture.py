@@ -156,13 +156,13 @@ def test_another_loss_is_a_fault_of_the_curve(finished: Finished) -> None:
 
 
 def test_undisturbed_sweep_has_no_fault(finished: Finished) -> None:
-    found = checks.find_faults(finished.folder, finished.name, finished.num_trials)
-    assert found == []
+    faults = checks.find_faults(finished.folder, finished.name, finished.num_trials)
+    assert faults == []
 
 
 def test_missing_trial_is_a_fault(finished: Finished) -> None:
-    found = checks.find_faults(finished.folder, finished.name, finished.num_trials + 1)
-    assert _list_checks(found) == {"check_whole", "check_rows"}
+    faults = checks.find_faults(finished.folder, finished.name, finished.num_trials + 1)
+    assert _list_checks(faults) == {"check_whole", "check_rows"}
 
 
 def _drop_line(name: str, index: int) -> Callable[[Path], None]:

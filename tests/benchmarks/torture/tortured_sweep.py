@@ -164,11 +164,11 @@ class TorturedSweep:
         assert self.driver is not None
         find = {"trial": small_sweep.trial_processes, "pack": small_sweep.pack_processes}[kind]
         roots = self.nodes.running.values() if self.nodes else [self.driver]
-        found = []
+        processes = []
         for root in list(roots):
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended while they were listed
-                found += find(root.pid)
-        return sorted(found, key=lambda process: process.pid)
+                processes += find(root.pid)
+        return sorted(processes, key=lambda process: process.pid)
 
     def end_descendants(self) -> None:
         """Ends what a fault may have left running: all that has this torture's Ray folder."""
@@ -188,8 +188,9 @@ class TorturedSweep:
 
     def _make_environment(self) -> dict[str, str]:
         """With a Ray of the sweep's own, or with its nodes, and no other cluster to join."""
-        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        kept |= {"RAY_TMPDIR": str(self.scratch), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"RAY_TMPDIR": str(self.scratch), "WANDB_MODE": "offline"}
+        environment |= {"OMP_NUM_THREADS": "1"}
+        environment.pop("RAY_ADDRESS", None)
         if self.nodes is not None:
-            kept |= {**self.nodes.environment, "RAY_ADDRESS": self.nodes.address}
-        return kept
+            environment |= {**self.nodes.environment, "RAY_ADDRESS": self.nodes.address}
+        return environment

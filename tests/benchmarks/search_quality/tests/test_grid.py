@@ -46,10 +46,10 @@ def test_a_full_grid_rounds_the_learning_rate_alone(
     wanted = Configuration(
         learning_rate=rate, lora_rank=rank, alpha_over_rank=alpha, lora_dropout=dropout
     )
-    found = find_nearest(wanted, GRID.list_configurations())
-    assert (found.lora_rank, found.alpha_over_rank, found.lora_dropout) == (rank, alpha, dropout)
+    one = find_nearest(wanted, GRID.list_configurations())
+    assert (one.lora_rank, one.alpha_over_rank, one.lora_dropout) == (rank, alpha, dropout)
     gaps = [abs(math.log(level / rate)) for level in GRID.learning_rates]
-    assert abs(math.log(found.learning_rate / rate)) == pytest.approx(min(gaps))
+    assert abs(math.log(one.learning_rate / rate)) == pytest.approx(min(gaps))
 
 
 def test_where_a_combination_is_missing_the_closest_one_stands_for_it() -> None:

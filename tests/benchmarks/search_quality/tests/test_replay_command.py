@@ -26,11 +26,11 @@ def test_a_replay_writes_figures_table_and_picture_of_every_method(
     out = tmp_path / "replay.json"
     argv = [str(save_table(tmp_path)), "--out", str(out), "--searches", "2", "--jobs", "1"]
     assert replay.main([*argv, "--concurrencies", "8", "--budget-frac", "0.1"]) == 0
-    found = json.loads(out.read_text())
-    assert {curve["method"] for curve in found["curves"]} == set(CONTENDERS)
-    assert found["num_configurations"] == 96 and found["reference"] == OURS
-    for curve in found["curves"]:
-        assert len(curve["regret"]) == len(found["budget_fracs"]) == 10
+    results = json.loads(out.read_text())
+    assert {curve["method"] for curve in results["curves"]} == set(CONTENDERS)
+    assert results["num_configurations"] == 96 and results["reference"] == OURS
+    for curve in results["curves"]:
+        assert len(curve["regret"]) == len(results["budget_fracs"]) == 10
         assert all(one["low"] <= one["mean"] <= one["high"] for one in curve["regret"])
     markdown = out.with_suffix(".md").read_text()
     assert all(f"| {name} |" in markdown for name in CONTENDERS)
@@ -51,10 +51,10 @@ def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> N
         methods=("random + ASHA",),
         jobs=1,
     )
-    found = replay.run(args, "command")
-    assert found.num_configurations == 48
-    assert found.learning_rates[0] > 1e-4
-    assert found.reference == "random + ASHA"
+    comparison = replay.run(args, "command")
+    assert comparison.num_configurations == 48
+    assert comparison.learning_rates[0] > 1e-4
+    assert comparison.reference == "random + ASHA"
 
 
 @pytest.mark.parametrize(

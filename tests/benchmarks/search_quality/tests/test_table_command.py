@@ -18,20 +18,20 @@ def test_a_call_that_ran_out_of_time_is_finished_by_the_next(
     assert table.main([*argv, "--limit-s", "0.001"]) == 0
     assert "0 of 4 configurations" in capsys.readouterr().out
     assert table.main(argv) == 0
-    found = read_table(out)
-    assert len(found.trained) == 4 and len(found.commands) == 2
-    for one in found.trained:
+    written = read_table(out)
+    assert len(written.trained) == 4 and len(written.commands) == 2
+    for one in written.trained:
         (run,) = one.runs
-        assert tuple(m.step for m in run.measurements) == found.rungs == (1, 2, 3)
+        assert tuple(m.step for m in run.measurements) == written.rungs == (1, 2, 3)
         costs = [m.train_gpu_s for m in run.measurements]
         assert costs == sorted(costs) and costs[0] > 0
         tokens = [m.tokens for m in run.measurements]
         assert tokens == sorted(tokens) and tokens[0] > 0
         assert {"rouge1", "rougeLsum", "eval_loss"} <= set(run.measurements[-1].metrics)
-    losses = {one.runs[0].measurements[-1].metrics["eval_loss"] for one in found.trained}
+    losses = {one.runs[0].measurements[-1].metrics["eval_loss"] for one in written.trained}
     assert len(losses) == 4, "configurations that differ end alike"
     assert table.main(argv) == 0
-    assert read_table(out).trained == found.trained
+    assert read_table(out).trained == written.trained
 
 
 def test_rungs_of_all_schedules_are_measured() -> None:
