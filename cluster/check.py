@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object for programs")
     args = parser.parse_args(argv)
     try:
-        nodes = _inspect(Path(args.runs_dir).expanduser().absolute(), args.model)
+        nodes = _inspect_cluster(Path(args.runs_dir).expanduser().absolute(), args.model)
     except ClusterError as refused:
         abort(refused.error, refused.fix)
     faults = find_faults(nodes)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if faults else 0
 
 
-def _inspect(runs_dir: Path, model: str | None) -> list[Node]:
+def _inspect_cluster(runs_dir: Path, model: str | None) -> list[Node]:
     folder = Path(model).expanduser().absolute() if model else None
     if folder and not os.path.isfile(folder / "config.json"):
         raise ClusterError(
@@ -218,13 +218,13 @@ def find_faults(nodes: Sequence[Node], *, needs_ampere: bool = True) -> list[Fau
     return [
         fault
         for node in nodes
-        for fault in _judge(
+        for fault in _find_node_faults(
             node, needs_ampere=needs_ampere, torch=builds[0] if node in training and builds else ""
         )
     ]
 
 
-def _judge(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
+def _find_node_faults(node: Node, *, needs_ampere: bool, torch: str) -> Iterable[Fault]:
     """As find_faults.
 
     Args:
@@ -303,7 +303,7 @@ def format_table(nodes: Sequence[Node], faults: Sequence[Fault]) -> str:
     rows: list[tuple[str, ...]] = [("node", *COLUMNS)]
     for node in nodes:
         cells = [
-            "FAULT" if (node.name, column) in bad else _describe(node, column) for column in COLUMNS
+            "FAULT" if (node.name, name) in bad else _describe_cell(node, name) for name in COLUMNS
         ]
         rows.append((node.name, *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -316,7 +316,7 @@ def format_table(nodes: Sequence[Node], faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
-def _describe(node: Node, column: str) -> str:
+def _describe_cell(node: Node, column: str) -> str:
     """What a cell without a fault shows."""
     facts = node.facts
     if facts is None:

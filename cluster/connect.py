@@ -66,9 +66,9 @@ def connect(num_local_cpus: int) -> Cluster:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *inherited])
     address = find_address_to_join()
     if address is None:
-        _start(num_local_cpus)
+        _start_ray(num_local_cpus)
     else:
-        _join(address)
+        _join_cluster(address)
     resources = ray.cluster_resources()
     return Cluster(
         address=address or "local",
@@ -88,7 +88,7 @@ def list_draining_nodes() -> Collection[str]:
     return draining
 
 
-def _start(num_cpus: int) -> None:
+def _start_ray(num_cpus: int) -> None:
     """Starts a cluster on this machine, whose files lie in its temporary folder and the home.
 
     It listens on the machine's outer address; what keeps others out is its token.
@@ -143,7 +143,7 @@ def _keep_sessions_private() -> Iterator[None]:
         del os.environ["RAY_TMPDIR"]
 
 
-def _join(address: str) -> None:
+def _join_cluster(address: str) -> None:
     """Joins with the user's token only where the cluster asks for one.
 
     A local Ray leaves a token behind, with which `ray start` then guards a cluster by itself;
@@ -155,22 +155,22 @@ def _join(address: str) -> None:
     os.environ[_ATTEMPTS] = num_attempts or "1"
     try:
         try:
-            _init(address)
+            _init_ray(address)
         except ConnectionError as refused:
             if has_mode or not _is_about_tokens(refused):
                 raise
             if not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
                 raise
-            _init(address)
+            _init_ray(address)
     except (ConnectionError, RuntimeError, ValueError, RayError) as refused:
-        raise _explain(refused, address) from refused
+        raise _explain_refusal(refused, address) from refused
     finally:
         del os.environ[_ATTEMPTS]
         if num_attempts is not None:
             os.environ[_ATTEMPTS] = num_attempts
 
 
-def _init(address: str) -> None:
+def _init_ray(address: str) -> None:
     """Without standard error, where Ray's C++ prints every attempt, whatever the level of logs."""
     try:
         with _silence_stderr():
@@ -202,7 +202,7 @@ def _is_about_tokens(refused: Exception) -> bool:
     return is_refused or isinstance(refused, AuthenticationError)
 
 
-def _explain(refused: Exception, address: str) -> ClusterError:
+def _explain_refusal(refused: Exception, address: str) -> ClusterError:
     """What the user is told, instead of what Ray tells at length."""
     place = f"the Ray cluster at {address}"
     if _is_about_tokens(refused):

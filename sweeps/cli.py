@@ -79,7 +79,7 @@ def run_command(
             result = main()
         code = result.code if isinstance(result, Result) else result
         if is_json and isinstance(result, Result):
-            print(_encode(result.facts))
+            print(_encode_facts(result.facts))
         sys.stdout.flush()
     except BrokenPipeError:
         if not (_is_unread(sys.stdout) or _is_unread(sys.stderr)):
@@ -101,7 +101,7 @@ def run_command(
         failure = {"error": "interrupted", "fix": str(ended) or "repeat the command"}
         code = EXIT_INTERRUPTED
     if is_json and failure:
-        print(_encode(failure))
+        print(_encode_facts(failure))
     sys.stdout.flush()
     sys.exit(code or EXIT_DONE)
 
@@ -113,7 +113,7 @@ def _is_unread(stream: TextIO) -> bool:
     return any(event & select.POLLERR for _, event in ready.poll(0))
 
 
-def _encode(facts: Mapping[str, object]) -> str:
+def _encode_facts(facts: Mapping[str, object]) -> str:
     """One line of ASCII, which any output can show."""
     return json.dumps(to_strict_json(facts), allow_nan=False)
 

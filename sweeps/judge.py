@@ -223,11 +223,11 @@ def _ask_missing(
 
     with closing(lines):
         if missing:
-            asyncio.run(_ask(missing, args, keep))
+            asyncio.run(_ask_judge(missing, args, keep))
     return replies, usage
 
 
-async def _ask(
+async def _ask_judge(
     requests: Sequence[Request],
     args: JudgeArgs,
     keep: Callable[[Request, str, dict[str, int]], None],

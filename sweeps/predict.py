@@ -121,10 +121,10 @@ def main(argv: Sequence[str] | None = None) -> Result:
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
     _answer_rows(asked, output, run)
-    results = _score(asked, output.said, splits)
+    results = _score_rows(asked, output.said, splits)
     output.finish(results)
     shown = sys.stderr if args.output == "-" else sys.stdout
-    for line in _describe(results, read_record(run.paths)):
+    for line in _describe_scores(results, read_record(run.paths)):
         print(line, file=shown)
     if args.output != "-":
         print(f"predictions: {args.output}")
@@ -191,7 +191,7 @@ def _read_result(result: "EvalResult") -> Iterator[dict[str, object]]:
         yield to_json_value(dict(zip(ADDED, added, strict=False)))
 
 
-def _score(asked: Questions, said: Sequence[str | None], splits: Splits) -> dict[str, object]:
+def _score_rows(asked: Questions, said: Sequence[str | None], splits: Splits) -> dict[str, object]:
     """Counts, and the scores of the rows whose right answer is known, if there are any."""
     known = [
         (row, text)
@@ -212,7 +212,7 @@ def _score(asked: Questions, said: Sequence[str | None], splits: Splits) -> dict
     return results
 
 
-def _describe(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+def _describe_scores(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     """The sweep's own metrics on the rows that were scored."""
     scores = results.get("scores")
     if scores is None:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         fix = f"{PROG} RUN or a folder of runs; python -m sweeps.run samsum --tiny makes one"
         raise SweepAborted(f"there is no sweep in {folder}", fix)
     if args.watch:
-        return Result(_watch(look, is_quiet=args.json).facts)
+        return Result(_watch_run(look, is_quiet=args.json).facts)
     view = look()
     print(*view.lines, sep="\n")
     return Result(view.facts)
@@ -77,7 +77,7 @@ class _View:
     is_over: bool
 
 
-def _watch(look: Callable[[], _View], *, is_quiet: bool) -> _View:
+def _watch_run(look: Callable[[], _View], *, is_quiet: bool) -> _View:
     """Shows the run until it is over; in a terminal in place, else a line whenever it changes."""
     console, last = Console(), ""
     in_place = Live(console=console, auto_refresh=False)

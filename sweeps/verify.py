@@ -146,13 +146,13 @@ def main(argv: Sequence[str] | None = None) -> Result:
     seed = config.seed if record.seed is None else record.seed  # a run of the finals has its own
     settings, folder = replace(config.settings, seed=seed), paths.trial(args.trial)
     trial = TrialConfig(trial_id=args.trial, params=record.params, settings=settings, folder=folder)
-    retrain = partial(_retrain, trial, record.num_steps)
+    retrain = partial(_retrain_trial, trial, record.num_steps)
     again = retrain(Retraining(engine=engine), adapter if args.weights else None)
     seeds = [
         retrain(Retraining(engine="solo", dropout_seed=(seed + offset) % 2**32))
         for offset in range(1, args.num_seeds * has_dropout + 1)
     ]
-    numbers = _compare(config, record, again, seeds, adapter, checked.splits.validation)
+    numbers = _compare_numbers(config, record, again, seeds, adapter, checked.splits.validation)
     _print_table(config, record, again, numbers)
     faults = find_faults(again, seeds, numbers)
     if faults:
@@ -207,7 +207,7 @@ def find_faults(
     ]
 
 
-def _retrain(
+def _retrain_trial(
     trial: TrialConfig, last_step: int, planned: Retraining, adapter: Path | None = None
 ) -> Retraining:
     """Trains as planned up to the trial's last report, in a folder that is gone afterwards."""
@@ -224,7 +224,7 @@ def _retrain(
     return replace(planned, reports=reports, distances=distances)
 
 
-def _compare(
+def _compare_numbers(
     config: SweepConfig,
     record: TrialRecord,
     again: Retraining,

@@ -41,13 +41,13 @@ def read_command(argv: Sequence[str]) -> RunArgs:
             that changes the sweep.
     """
     default, flags, prog = read_default_config(argv, PROG)
-    args = _parse(flags, prog, default)
+    args = _parse_flags(flags, prog, default)
     if args.resume:
         from sweeps.checks import resume  # loads the study's database, which others do without
 
         is_named = any(flag.split("=")[0] == "--name" for flag in flags)
         saved = resume.read_saved_config(args.config, is_named=is_named)
-        args = _parse(flags, prog, saved)
+        args = _parse_flags(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)
     check_flags(args.config, flags)
@@ -81,7 +81,7 @@ def check_flags(config: SweepConfig, flags: Sequence[str]) -> None:
             raise SweepAborted(error, f"add {needed}, or leave out {name}")
 
 
-def _parse(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
+def _parse_flags(flags: Sequence[str], prog: str, default: SweepConfig) -> RunArgs:
     """The default is not tiny, so that --tiny is a flag that can be given."""
     return parse(RunArgs, flags, prog, RunArgs(config=replace(default, tiny=False)))
 

@@ -45,7 +45,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
             record["metric"] = describe_metric(preflight)
     else:
         record = make_first_record(config, preflight)
-        _create(paths, record, preflight.splits)
+        _create_folder(paths, record, preflight.splits)
     url = config.storage
     with lock_run(paths, "sweep", is_known_by_beat=url is not None):
         write_json(paths.sweep_json, record)
@@ -63,7 +63,7 @@ def open_run(config: SweepConfig, preflight: Preflight, *, is_resumed: bool) -> 
             raise
 
 
-def _create(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
+def _create_folder(paths: RunPaths, record: dict[str, object], splits: Splits) -> None:
     tmp = paths.folder.with_name(f".{paths.folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)

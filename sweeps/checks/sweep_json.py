@@ -23,7 +23,7 @@ def read_config(paths: RunPaths) -> SweepConfig:
     Raises:
         SweepAborted: there is none, or it is damaged or of another version.
     """
-    return _parse(paths, read_record(paths))
+    return _parse_record(paths, read_record(paths))
 
 
 def parse_config(run: Run) -> SweepConfig:
@@ -32,10 +32,10 @@ def parse_config(run: Run) -> SweepConfig:
     Raises:
         SweepAborted: it is of another version of this project.
     """
-    return replace(_parse(run.paths, run.record), num_trials=run.num_trials)
+    return replace(_parse_record(run.paths, run.record), num_trials=run.num_trials)
 
 
-def _parse(paths: RunPaths, record: Mapping[str, Any]) -> SweepConfig:
+def _parse_record(paths: RunPaths, record: Mapping[str, Any]) -> SweepConfig:
     try:
         config = from_json(record["config"])
     except (ValueError, TypeError) as refused:

@@ -71,7 +71,7 @@ def flatten(
             inner[field.name], more = flatten(bare, field.default, named)
             flags += more
         else:
-            flags.append((replace(field, helptext=_unwrap(field.helptext)), named))
+            flags.append((replace(field, helptext=_unwrap_help(field.helptext)), named))
 
     def build(values: Mapping[str, Any]) -> object:
         fields = ((field.name, inner.get(field.name)) for field in spec.fields)
@@ -80,7 +80,7 @@ def flatten(
     return build, flags
 
 
-def _unwrap(
+def _unwrap_help(
     helptext: str | Callable[[], str | None] | None,
 ) -> Callable[[], str | None]:
     """A docstring has lines of its own width, and the terminal another."""

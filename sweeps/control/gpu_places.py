@@ -137,7 +137,7 @@ class GpuPlaces:
         late = self._late[node_id]
         if time.monotonic() >= late.next_check_s:
             late.next_check_s = math.inf
-            Thread(target=_check, args=(self._find_fault, node_id, late), daemon=True).start()
+            Thread(target=_check_node, args=(self._find_fault, node_id, late), daemon=True).start()
         return late.is_usable
 
     def add_failure(self, node_ids: Iterable[str], *, is_final: bool) -> None:
@@ -172,7 +172,7 @@ class GpuPlaces:
             logger.warning("waiting for %s%s: %s", of, what, why)
 
 
-def _check(find_fault: Callable[[str], str], node_id: str, late: _LateNode) -> None:
+def _check_node(find_fault: Callable[[str], str], node_id: str, late: _LateNode) -> None:
     try:
         fault = find_fault(node_id)
     except Exception as failed:  # nobody else hears of a thread's

@@ -94,7 +94,7 @@ def run_stages(
     names = (*config.trackers, "optuna")
     with (
         start_trackers(paths, names) as trackers,
-        _connect() as cluster,
+        _connect_cluster() as cluster,
         ExitStack() as at_end,
     ):
         handle_signals_as_ctrl_c()
@@ -252,7 +252,7 @@ def _open_search(
     return search
 
 
-def _connect() -> Cluster:
+def _connect_cluster() -> Cluster:
     if ray.is_initialized():  # by whoever calls us in their own process
         raise SweepAborted(
             "this process is connected to Ray already, and a sweep connects by itself",

@@ -35,7 +35,7 @@ def add_bertscore(
     settings = {"run_id": run_id, "encoder": encoder, "layer": layer}
     for event in read_events(paths.events):
         if event["kind"] == "bertscore" and settings.items() <= event.items():
-            return _merge(outcome, parse_scores(event["scores"]))
+            return _merge_scores(outcome, parse_scores(event["scores"]))
     folders = {
         "validation": outcome.winner.tested[run_id],
         "validation_base": paths.answers / VALIDATION_BASE,
@@ -45,7 +45,7 @@ def add_bertscore(
     try:
         answers = {split: read_answers(folder) for split, folder in folders.items()}
         check_encoder(encoder, layer)  # fails sooner than loading would
-        bertscores, fingerprint = _compute(encoder, layer, answers)
+        bertscores, fingerprint = _compute_scores(encoder, layer, answers)
     except Exception as failed:  # libraries raise what they like; a sweep never fails for it
         reason = failed.error if isinstance(failed, SweepAborted) else str(failed)
         _log.warning(
@@ -54,15 +54,15 @@ def add_bertscore(
         )
         return outcome
     log.append("bertscore", **settings, fingerprint=fingerprint, scores=bertscores)
-    return _merge(outcome, bertscores)
+    return _merge_scores(outcome, bertscores)
 
 
-def _merge(outcome: Outcome, bertscores: Scores) -> Outcome:
+def _merge_scores(outcome: Outcome, bertscores: Scores) -> Outcome:
     merged = {split: m | bertscores.get(split, {}) for split, m in outcome.scores.items()}
     return replace(outcome, scores=merged)
 
 
-def _compute(
+def _compute_scores(
     encoder: str, layer: int, answers: Mapping[str, SavedAnswers], device: str | None = None
 ) -> tuple[Scores, str]:
     """BERTScore by split, and its fingerprint; on a GPU of this machine if it has room."""
@@ -82,4 +82,4 @@ def _compute(
         if device == "cpu":
             raise
     torch.cuda.empty_cache()
-    return _compute(encoder, layer, answers, "cpu")
+    return _compute_scores(encoder, layer, answers, "cpu")

@@ -80,7 +80,7 @@ def compare(
     generator = np.random.default_rng(seed)
     resampled_BC = np.concatenate(
         [
-            _resample(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
+            _resample_means(configurations, num_rows, min(BLOCK, num_resamples - first), generator)
             for first in range(0, num_resamples, BLOCK)
         ]
     )
@@ -119,7 +119,7 @@ def make_mean_metric(values: Sequence[float] | Floats) -> RunMetric:
     return lambda drawn_BS: drawn_BS @ values_S / drawn_BS.sum(axis=1)
 
 
-def _resample(
+def _resample_means(
     configurations: Sequence[Sequence[RunMetric]],
     num_rows: int,
     num_resamples: int,

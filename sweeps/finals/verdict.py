@@ -122,7 +122,7 @@ def decide_winner(
     ]
     comparison, num_rows = None, 0
     try:
-        comparison, num_rows = _resample(config, paths, finalists, metric, scoring)
+        comparison, num_rows = _resample_finalists(config, paths, finalists, metric, scoring)
     except (OSError, ValueError) as missing:
         notes.append(f"no interval: {missing}")
     means = [finalist.mean for finalist in finalists if finalist.mean is not None]
@@ -283,7 +283,7 @@ def find_score_interval(
     return bootstrap.resample_score(run, len(saved.ids), seed=seed) if saved.ids else None
 
 
-def _resample(
+def _resample_finalists(
     config: SweepConfig,
     paths: RunPaths,
     finalists: Sequence[Finalist],

@@ -34,7 +34,7 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
     settings = facts.settings
     template = load_template(
         "model_card.md.j2",
-        finalize=_escape,
+        finalize=_escape_markdown,
         table=_write_table,
         code=_write_code,
         counts=_list_counts,
@@ -79,7 +79,7 @@ def _list_fields(values: Hyperparameters | TrainingSettings, omit: Sequence[str]
 
 def _write_table(table: Table) -> Markup:
     rows = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return Markup("\n".join(f"| {' | '.join(map(_escape, row))} |" for row in rows))
+    return Markup("\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows))
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:
@@ -93,7 +93,7 @@ def _write_code(text: str, language: str) -> Markup:
     return Markup(f"{fence}{language}\n{text.rstrip()}\n{fence}")
 
 
-def _escape(value: object) -> str:
+def _escape_markdown(value: object) -> str:
     """One line in which no character is Markdown or HTML; underscores inside words stay plain."""
     if isinstance(value, Markup):
         return value

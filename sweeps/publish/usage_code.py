@@ -98,14 +98,14 @@ def _split_template(template: str, source: str) -> tuple[str, str, list[str]]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError:
-        return _escape(template), "", []
+        return _escape_braces(template), "", []
     fields = [field for _, *field in parts if field[0] is not None]
     if any(spec or conversion or not _is_column(name) for name, spec, conversion in fields):
-        return _escape(template), "", []
+        return _escape_braces(template), "", []
     before, after = "", ""
     has_source = False
     for literal, name, _, _ in parts:
-        text = _escape(literal)
+        text = _escape_braces(literal)
         is_source = name == source and not has_source
         if name is not None and not is_source:
             text += f"{{{name}}}"
@@ -117,7 +117,7 @@ def _split_template(template: str, source: str) -> tuple[str, str, list[str]]:
     return before, after, list(dict.fromkeys(str(name) for name, *_ in fields))
 
 
-def _escape(text: str) -> str:
+def _escape_braces(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -70,7 +70,7 @@ def run_trackers(process: Popen[bytes] | None, sweep: TrackedSweep) -> Iterator[
     if process is None:
         yield
         return
-    _send(process, sweep)
+    _send_message(process, sweep)
     is_disk_trusted, limit_s = True, 2 * FINISH_TIMEOUT_S  # the process's own limit comes first
     try:
         yield
@@ -81,7 +81,7 @@ def run_trackers(process: Popen[bytes] | None, sweep: TrackedSweep) -> Iterator[
         limit_s = INTERRUPTED_TIMEOUT_S
         raise
     finally:
-        _send(process, is_disk_trusted)
+        _send_message(process, is_disk_trusted)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(limit_s)
         if process.returncode != 0:
@@ -89,14 +89,14 @@ def run_trackers(process: Popen[bytes] | None, sweep: TrackedSweep) -> Iterator[
             _log.warning("the trackers lack the sweep's end, their process died: %s", remedy)
 
 
-def _send(process: Popen[bytes], content: object) -> None:
+def _send_message(process: Popen[bytes], content: object) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # its exit code tells
         process.stdin.write(pickle.dumps(content))
         process.stdin.flush()
 
 
-def _receive() -> Any:
+def _receive_message() -> Any:
     try:
         return pickle.load(sys.stdin.buffer)
     except EOFError:
@@ -110,7 +110,7 @@ def main() -> None:
     guard_output()  # libraries write to the sweep's standard error
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     load_libraries(sys.argv[2].split(","))
-    sweep: TrackedSweep = _receive()
+    sweep: TrackedSweep = _receive_message()
 
     def ask_to_stop(trial_id: str) -> None:
         """Has a trial stopped whose Stop button in W&B was pressed."""
@@ -119,7 +119,7 @@ def main() -> None:
 
     trackers = Trackers(sweep.paths, make_trackers(sweep, ask_to_stop))
     trackers.start()
-    finish(trackers, sweep.paths, is_disk_trusted=_receive())
+    finish(trackers, sweep.paths, is_disk_trusted=_receive_message())
     os._exit(0)  # a thread that is still in a library holds nothing up
 
 

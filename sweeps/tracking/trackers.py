@@ -46,7 +46,7 @@ def check_trackers(config: SweepConfig, paths: RunPaths) -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if "mlflow" in config.trackers and uri and not uri.startswith("sqlite:"):
         try:
-            _load("mlflow").open_client(paths).search_experiments(max_results=1)
+            _load_tracker("mlflow").open_client(paths).search_experiments(max_results=1)
         except Exception as refused:  # MLflow, requests and SQLAlchemy raise many kinds
             raise SweepAborted(
                 f"MLflow cannot be reached at {redact(uri)}: {describe_error(refused)}",
@@ -79,7 +79,7 @@ def load_libraries(names: Sequence[str]) -> None:
     """Loads what takes seconds; what cannot be loaded is told when there is something to show."""
     for name in CLASSES.keys() & set(names):
         with contextlib.suppress(Exception):
-            _load(name)
+            _load_tracker(name)
 
 
 class _LazyTracker:
@@ -92,7 +92,7 @@ class _LazyTracker:
 
     def replay(self, events: Sequence[dict[str, Any]], trials: Sequence[TrialRecord]) -> None:
         if self._tracker is None:
-            self._tracker = getattr(_load(self.name), CLASSES[self.name])(self._sweep)
+            self._tracker = getattr(_load_tracker(self.name), CLASSES[self.name])(self._sweep)
         self._tracker.replay(events, trials)
 
     def close(self, *, is_disk_trusted: bool) -> None:
@@ -100,7 +100,7 @@ class _LazyTracker:
             self._tracker.close(is_disk_trusted=is_disk_trusted)
 
 
-def _load(name: str) -> Any:
+def _load_tracker(name: str) -> Any:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     # That MLflow's client asks again is no second warning, and no third line of an error.

@@ -41,7 +41,7 @@ def main(model: Path, output: Path, steps: int, rows: int) -> None:
             cases = [(c, t) for t in get_args(ComputeDtype) for c in (None, *scored_runs.CHANGES)]
             runs = []
             for change, dtype in cases:
-                place = folder / f"{task}-{_name(change)}-{dtype}"
+                place = folder / f"{task}-{_name_change(change)}-{dtype}"
                 base = scored_runs.copy_base(place / "base", change, model)
                 options = {"compute_dtype": dtype, **data}
                 runs.append(scored_runs.score(task, base, adapter, place, rows, **options))
@@ -50,7 +50,7 @@ def main(model: Path, output: Path, steps: int, rows: int) -> None:
                 num_rows = len(told.scored)
                 result = {
                     "kind": read_rows(run / "rows").scoring.kind,
-                    "base": _name(change),
+                    "base": _name_change(change),
                     "compute_dtype": dtype,
                     "rows": num_rows,
                     "different_answers": len(set(told.scored)),
@@ -71,7 +71,7 @@ def main(model: Path, output: Path, steps: int, rows: int) -> None:
     write_atomic(output, json.dumps(record, indent=1) + "\n")
 
 
-def _name(change: Callable[[Path], None] | None) -> str:
+def _name_change(change: Callable[[Path], None] | None) -> str:
     return "plain" if change is None else change.__name__
 
 

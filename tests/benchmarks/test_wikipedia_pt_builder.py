@@ -64,7 +64,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def flags(articles: Path, url: str, /, **changes: str) -> list[str]:
+def make_flags(articles: Path, url: str, /, **changes: str) -> list[str]:
     values = {
         "out": str(articles.parent / "out"),
         "writer": "large",
@@ -79,7 +79,7 @@ def flags(articles: Path, url: str, /, **changes: str) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", value)]
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
+def start_build(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", MODULE, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENAI_API_KEY": "k"},
@@ -89,11 +89,11 @@ def start(words: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def river(body: dict[str, Any]) -> Answer:
+def answer_river(body: dict[str, Any]) -> Answer:
     match = re.search(r"O rio (\d+) corre", body["messages"][0]["content"])
     assert match
     return completion(f"<think>hm</think>\n\nO rio {match[1]}.")
@@ -106,10 +106,10 @@ def test_killed_build_goes_on_where_it_was(source: Path) -> None:
 
     def answer(body: dict[str, Any]) -> Answer:
         time.sleep(0.2)
-        return river(body)
+        return answer_river(body)
 
     with judge_server(answer) as server:
-        process = start(flags(source, server.url))
+        process = start_build(make_flags(source, server.url))
         while not rows_path.exists() or rows_path.read_bytes().count(b"\n") < 8:
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
@@ -123,14 +123,14 @@ def test_killed_build_goes_on_where_it_was(source: Path) -> None:
             torn.write('{"id": "half a li')
         source.write_text("")  # the articles were chosen already
         server.requests.clear()
-        ended = start(flags(source, server.url))
+        ended = start_build(make_flags(source, server.url))
         stdout, stderr = ended.communicate(timeout=60)
     assert ended.returncode == 0, stderr
     assert f"rows written before: {num_before}\n" in stdout
     assert len(server.requests) == NUM_ARTICLES - num_before
     assert set(server.authorizations) == {"Bearer k"}
     assert rows_path.read_text("utf-8").startswith(before)
-    assert len(rows_of(rows_path)) == NUM_ARTICLES
+    assert len(read_rows(rows_path)) == NUM_ARTICLES
     splits = wikipedia_pt(TaskOptions()).load(str(out))
     assert [len(getattr(splits, split)) for split in SPLITS] == [24, 3, 3]
     targets = {row.target for split in SPLITS for row in getattr(splits, split)}
@@ -143,23 +143,23 @@ def test_failed_rows_are_counted_and_tried_again(
     is_ill = True
 
     def answer(body: dict[str, Any]) -> Answer:
-        return (400, {}, "no") if is_ill and "rio 7 " in str(body) else river(body)
+        return (400, {}, "no") if is_ill and "rio 7 " in str(body) else answer_river(body)
 
     with judge_server(answer) as server:
-        main(flags(source, server.url))
+        main(make_flags(source, server.url))
         assert "rows failed: 1\n" in capsys.readouterr().out
-        assert len(rows_of(source.parent / "out" / "rows.jsonl")) == NUM_ARTICLES - 1
+        assert len(read_rows(source.parent / "out" / "rows.jsonl")) == NUM_ARTICLES - 1
         is_ill = False
         server.requests.clear()
-        main(flags(source, server.url))
+        main(make_flags(source, server.url))
     assert len(server.requests) == 1 and "rio 7 " in str(server.requests[0])
     assert "train: 24\nvalidation: 3\ntest: 3\n" in capsys.readouterr().out
 
 
 def test_rows_carry_their_topic_and_no_text_is_written_twice(source: Path) -> None:
-    with judge_server(river) as server:
-        main(flags(source, server.url, **{"articles-per-topic": "12"}))
-    rows = rows_of(source.parent / "out" / "rows.jsonl")
+    with judge_server(answer_river) as server:
+        main(make_flags(source, server.url, **{"articles-per-topic": "12"}))
+    rows = read_rows(source.parent / "out" / "rows.jsonl")
     assert len(rows) == len({row["text"] for row in rows}) == 12
     assert {row["topic"] for row in rows} == {"geografia"}
     assert set(rows[0]) == {"id", "title", "topic", "text", "summary"}
@@ -174,7 +174,7 @@ def test_endpoint_that_refuses_stops_the_build(source: Path, status: int, error:
         judge_server(lambda _: (status, {}, "no")) as server,
         pytest.raises(SweepAborted, match=error),
     ):
-        main(flags(source, server.url))
+        main(make_flags(source, server.url))
     assert len(server.requests) < NUM_ARTICLES
 
 
@@ -192,9 +192,9 @@ def test_key_is_sent_without_what_files_of_variables_leave_behind_it_and_never_s
         judge_server(lambda _: (401, {}, "bad key secret-key")) as refusing,
         pytest.raises(SweepAborted, match="401") as refused,
     ):
-        main(flags(source, refusing.url))
-    with judge_server(river) as server:
-        main(flags(source, server.url))
+        main(make_flags(source, refusing.url))
+    with judge_server(answer_river) as server:
+        main(make_flags(source, server.url))
     assert set(refusing.authorizations) == set(server.authorizations) == {"Bearer secret-key"}
     assert "secret-key" not in str(refused.value) + caplog.text + "".join(capsys.readouterr())
 
@@ -204,7 +204,7 @@ def test_key_that_no_header_can_carry_is_refused_unseen_before_anything_is_writt
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secr\u00e9t")
     with pytest.raises(SweepAborted, match="no HTTP header") as refused:
-        main(flags(source, "http://127.0.0.1:9/v1"))
+        main(make_flags(source, "http://127.0.0.1:9/v1"))
     assert "secr" not in str(refused.value)
     assert not (source.parent / "out").exists()
 
@@ -214,20 +214,20 @@ def test_key_that_no_header_can_carry_is_refused_unseen_before_anything_is_writt
 )
 def test_endpoint_that_may_hold_a_secret_is_refused_unseen(source: Path, url: str) -> None:
     with pytest.raises(SweepAborted, match="a login or a query in its URL") as refused:
-        main(flags(source, url))
+        main(make_flags(source, url))
     assert "secret" not in str(refused.value)
 
 
 def test_other_settings_in_the_same_folder_are_refused(source: Path) -> None:
-    with judge_server(river) as server:
-        main(flags(source, server.url))
+    with judge_server(answer_river) as server:
+        main(make_flags(source, server.url))
         with pytest.raises(SweepAborted, match="is of a build with other settings"):
-            main(flags(source, server.url, **{"max-words": "60"}))
+            main(make_flags(source, server.url, **{"max-words": "60"}))
 
 
 def test_source_without_an_article_that_fits_is_told(source: Path) -> None:
     with pytest.raises(SweepAborted, match="no article of"):
-        main(flags(source, "http://127.0.0.1:9/v1", **{"min-tokens": "899"}))
+        main(make_flags(source, "http://127.0.0.1:9/v1", **{"min-tokens": "899"}))
 
 
 def test_long_summaries_are_asked_for_twice_then_cut_at_a_sentence(source: Path) -> None:
@@ -238,9 +238,9 @@ def test_long_summaries_are_asked_for_twice_then_cut_at_a_sentence(source: Path)
         return completion("Curta." if is_second and "rio 7 " in str(body) else long)
 
     with judge_server(answer) as server:
-        main(flags(source, server.url, **{"max-words": "8"}))
+        main(make_flags(source, server.url, **{"max-words": "8"}))
     assert len(server.requests) == 2 * NUM_ARTICLES
-    summaries = {row["summary"] for row in rows_of(source.parent / "out" / "rows.jsonl")}
+    summaries = {row["summary"] for row in read_rows(source.parent / "out" / "rows.jsonl")}
     assert summaries == {"Uma frase curta.", "Curta."}
     assert cut_at_sentence("palavra " * 30, 8) == ""
 

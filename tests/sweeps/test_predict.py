@@ -191,7 +191,7 @@ def test_row_that_cannot_be_asked_keeps_its_place(
 def test_scores_are_shown_with_the_digits_of_their_scale() -> None:
     results = {"rows": 3, "scored": 2, "scores": {"half": 0.43216, "rouge1": 43.216, "other": 1.0}}
     record = {"metric": {"name": "half"}, "metrics": ["half", "rouge1"]}
-    lines = list(predict._describe(results, record))
+    lines = list(predict._describe_scores(results, record))
     assert lines == ["scores of 2 of 3 rows:", "  half 0.4322", "  rouge1 43.22"]
 
 

@@ -61,7 +61,7 @@ def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONPATH", "")  # put back in the end
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
     with pytest.raises(SweepAborted, match=r"cluster at http://\S+ cannot be joined") as told:
-        stages._connect()
+        stages._connect_cluster()
     assert "RAY_ADDRESS" in told.value.fix
 
 

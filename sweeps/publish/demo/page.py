@@ -112,7 +112,7 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
 
     def ask(*texts: str) -> list[Any]:
         values = dict(zip(columns, texts, strict=True))
-        answers = _ask(models, values, values)
+        answers = _ask_models(models, values, values)
         return [a.text if a.probabilities is None else a.probabilities for a in answers]
 
     def show_example(index: int) -> list[Any]:
@@ -166,7 +166,7 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         asked = [*(replace(turn, is_latest=False) for turn in turns), Turn("user", text, text)]
         for_base = [{"role": turn.role, "content": turn.base} for turn in asked]
         for_adapter = [{"role": turn.role, "content": turn.adapter} for turn in asked]
-        base, tuned = _ask(models, {column: for_base}, {column: for_adapter})
+        base, tuned = _ask_models(models, {column: for_base}, {column: for_adapter})
         asked.append(Turn("assistant", base.text, tuned.text, is_latest=True))
         return ["", base.text, tuned.text, asked]
 
@@ -191,7 +191,7 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
     )
 
 
-def _ask(models: SideBySide, for_base: Values, for_adapter: Values) -> tuple[Answer, Answer]:
+def _ask_models(models: SideBySide, for_base: Values, for_adapter: Values) -> tuple[Answer, Answer]:
     try:
         return models.ask(for_base, for_adapter)
     except Unusable as reason:
@@ -208,7 +208,7 @@ def _show_text(label: str, text: str, lines: int = 1) -> gr.Textbox:
 
 def _list_rows(rows: Sequence[Sequence[str]], headers: list[str]) -> gr.Dataset:
     """Rows of validation to choose one from."""
-    shown = [[_shorten(text) for text in row] for row in rows]
+    shown = [[_shorten_text(text) for text in row] for row in rows]
     return gr.Dataset(
         label="Rows of validation",
         components=["textbox"] * len(headers),
@@ -220,6 +220,6 @@ def _list_rows(rows: Sequence[Sequence[str]], headers: list[str]) -> gr.Dataset:
     )
 
 
-def _shorten(text: str) -> str:
+def _shorten_text(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}..."

@@ -128,10 +128,10 @@ def take_apart(row: Row, splits: Splits) -> Values | None:
         again = make_row(values, splits)
     except Unusable:
         return None
-    return values if _read(again) == _read(row) else None
+    return values if _read_inputs(again) == _read_inputs(row) else None
 
 
-def _read(row: Row) -> tuple[object, ...]:
+def _read_inputs(row: Row) -> tuple[object, ...]:
     """What a model reads of it."""
     turns = [(turn.role, turn.content) for turn in row.history]
     return turns, row.prompt, row.cut_from, row.cut_to

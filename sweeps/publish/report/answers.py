@@ -34,11 +34,11 @@ def list_answers(answers: Sequence[Prediction], metric_name: str) -> list[dict[s
     return [
         {
             "id": row.id,
-            "prompt": _cut(row.prompt),
-            "target": _cut(row.target),
-            "base": _cut(row.base_prediction),
-            "tuned": _cut(row.prediction),
-            "says": _compare(row, metric_name),
+            "prompt": _cut_text(row.prompt),
+            "target": _cut_text(row.target),
+            "base": _cut_text(row.base_prediction),
+            "tuned": _cut_text(row.prediction),
+            "says": _judge_answers(row, metric_name),
         }
         for row in answers[:MAX_ANSWERS]
     ]
@@ -57,7 +57,7 @@ def shade(confusion: Confusion | None) -> list[tuple[str, list[tuple[int, int, b
     return shaded
 
 
-def _compare(row: Prediction, name: str) -> str:
+def _judge_answers(row: Prediction, name: str) -> str:
     """Right or wrong for a label; the metric of texts, where a single row has one."""
     if row.probability is not None:
         base, tuned = (
@@ -73,6 +73,6 @@ def _compare(row: Prediction, name: str) -> str:
     return f"{name}: base {base}, winner {tuned}."
 
 
-def _cut(text: str) -> str:
+def _cut_text(text: str) -> str:
     more = len(text) - MAX_CHARS
     return text if more <= 0 else f"{text[:MAX_CHARS]} [{more:,} more characters]"

@@ -84,7 +84,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
         rows: list[dict[str, Any]] = [
             {
                 "trial": trial.trial_id,
-                "x": _plain(make_point(trial.params)[name]),
+                "x": _simplify_value(make_point(trial.params)[name]),
                 "score": scores[trial.trial_id],
                 "shown": format_score(metric.name, scores[trial.trial_id], scores.values()),
                 "role": "winner" if trial.trial_id == winner else "other",
@@ -99,7 +99,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
         else:
             axis = {"labelAngle": 0, "labelLimit": 110}
             x = {"field": "x", "type": "ordinal", "title": name, "axis": axis}
-            x["sort"] = list(map(_plain, values))
+            x["sort"] = list(map(_simplify_value, values))
         encoding = {
             "x": x,
             "y": plots.encode_score(metric.name),
@@ -113,7 +113,7 @@ def plot_slices(sweep: SweepRun) -> list[Plot]:
             Plot(
                 key=f"slice{number}",
                 title=name,
-                says=f"The best {metric.name} is at {name} {_round(best['x'])}.",
+                says=f"The best {metric.name} is at {name} {_round_value(best['x'])}.",
                 spec=plots.make_spec(
                     rows, height=190, **plots.draw("point", encoding, filled=True, opacity=0.75)
                 ),
@@ -228,10 +228,10 @@ def _if_winner(value: object) -> dict[str, object]:
     return {"test": "datum.role === 'winner'", "value": value}
 
 
-def _plain(value: object) -> object:
+def _simplify_value(value: object) -> object:
     """A number, or the text that stands for a value."""
     return value if isinstance(value, float) else show_value(value)
 
 
-def _round(value: object) -> str:
+def _round_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

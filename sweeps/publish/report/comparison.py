@@ -23,7 +23,7 @@ COLOURS = [f"var(--{name})" for name in ("blue", "orange", "green", "accent", "r
 
 def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
     """The contents of the page of several runs, by the names that the template has for them."""
-    names = _name(runs)
+    names = _name_runs(runs)
     shared = dict(zip(names, runs, strict=True))
     columns = list(dict.fromkeys(name for run in runs for name, _ in describe_winner(run)))
     winners = [
@@ -55,7 +55,7 @@ def compare_runs(runs: Sequence[SweepRun]) -> dict[str, Any]:
     }
 
 
-def _name(runs: Sequence[SweepRun]) -> list[str]:
+def _name_runs(runs: Sequence[SweepRun]) -> list[str]:
     """The runs' names; those of several with the same one have a number too."""
     names = [run.name for run in runs]
     counts, seen = Counter(names), Counter[str]()

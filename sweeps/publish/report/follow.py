@@ -45,7 +45,7 @@ def keep_report(paths: RunPaths) -> Iterator[None]:
         try:
             writer = start_module("sweeps.publish.report.follow", str(paths.folder), stderr=said)
         except OSError as refused:
-            _warn(paths, str(refused))
+            _warn_user(paths, str(refused))
             yield
             return
         limit_s, reason = ERROR_TIMEOUT_S, "it was killed"
@@ -65,7 +65,7 @@ def keep_report(paths: RunPaths) -> Iterator[None]:
         if writer.returncode != 0:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            _warn(paths, lines[-1] if lines else reason)
+            _warn_user(paths, lines[-1] if lines else reason)
 
 
 def main(folder: Path) -> int:
@@ -101,7 +101,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _warn(paths: RunPaths, reason: str) -> None:
+def _warn_user(paths: RunPaths, reason: str) -> None:
     remedy = f"python -m sweeps.report {write_command(paths.folder)} makes it"
     print(f"warning: report.html could not be written: {reason}; {remedy}", file=sys.stderr)
 

@@ -65,14 +65,14 @@ class Answer:
     @property
     def faults(self) -> list[str]:
         """Where the answer is not as promised."""
-        error, fix = self.last_lines
+        named, (error, fix) = self.mistake.named, self.last_lines
         output = self.stdout + self.stderr
         is_told = error.startswith("error: ") and fix.startswith("fix: ")
         checks = {
             f"exit code {self.code}": self.code == EXIT_USER_ERROR,
             "does not end with error and fix": is_told,
             "a traceback": "Traceback (most recent call last)" not in output,
-            f"does not name {self.mistake.named}": _unflag(self.mistake.named) in _unflag(error),
+            f"does not name {named}": _name_field(named) in _name_field(error),
             f"changed {', '.join(self.changed[:5])}": not self.changed,
             f"took {self.seconds:.1f} s": self.seconds < SLOW_S,
         }
@@ -124,7 +124,7 @@ def run_mistake(mistake: Mistake) -> Answer:
             start_new_session=True,
         )
         _send_input(process, mistake.typed)
-        cpu_s = _wait(process)
+        cpu_s = _await_end(process)
         seconds = time.monotonic() - began
         after = _list_content(here, temporary)
         changed = [name for name in before | after if before.get(name, 0) != after.get(name, 0)]
@@ -158,7 +158,7 @@ def _send_input(process: "subprocess.Popen[bytes]", typed: bytes) -> None:
         pass  # it had read enough
 
 
-def _wait(process: "subprocess.Popen[bytes]") -> float:
+def _await_end(process: "subprocess.Popen[bytes]") -> float:
     """Seconds of CPU time until the process ended, killed with its children if it hangs."""
     timer = threading.Timer(HANG_S, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()
@@ -185,6 +185,6 @@ def _read_output(path: Path, folder: Path) -> str:
     return text
 
 
-def _unflag(text: str) -> str:
+def _name_field(text: str) -> str:
     """A flag as the field that it sets is called."""
     return text.lstrip("-").replace("-", "_")

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(ScaleArgs, words, PROG)
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(Path(folder), args.trials, args.packs, args.lock_s)
+        measured = measure_sweep(Path(folder), args.trials, args.packs, args.lock_s)
     facts = (
         describe_run(PROG, words)
         | {"load": os.getloadavg(), "stand_ins": inspect.getdoc(stand_ins)}
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomic(args.out, json.dumps(facts, indent=2) + "\n")
 
 
-def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dict[str, Any]:
+def measure_sweep(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dict[str, Any]:
     """Drives a whole search in folder."""
     most_at_once = max(2, math.ceil(num_trials / 3))
     model = make_model(
@@ -171,7 +171,7 @@ def measure(folder: Path, num_trials: int, num_packs: int, lock_s: float) -> dic
         with (
             start_trackers(tracked.paths, tracked.config.trackers) as trackers,
             run_trackers(trackers, tracked),
-            stand_ins.start(config.rungs, num_packs) as packs,
+            stand_ins.start_packs(config.rungs, num_packs) as packs,
         ):
             pool = PackPool(
                 lambda number, *_: packs[number], num_packs, places=GpuPlaces(has_gpu=True), log=log

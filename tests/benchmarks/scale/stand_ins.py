@@ -160,7 +160,7 @@ class _Class:
 
 
 @contextmanager
-def start(rungs: Sequence[int], num_packs: int) -> Iterator[list[Any]]:
+def start_packs(rungs: Sequence[int], num_packs: int) -> Iterator[list[Any]]:
     """The handles of packs; trials of Tune run in their processes meanwhile."""
     hosts = [Host.remote(rungs, range(n, num_packs, NUM_HOSTS)) for n in range(NUM_HOSTS)]
     packs = [_Handle(hosts[number % NUM_HOSTS].call_pack, number) for number in range(num_packs)]

@@ -84,7 +84,7 @@ class ReplayArgs:
 
 def main(argv: Sequence[str]) -> int:
     args = parse(ReplayArgs, argv, PROG)
-    comparison = run(args, command=format_command(PROG, argv))
+    comparison = compare_methods(args, command=format_command(PROG, argv))
     values = asdict(comparison)
     args.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     args.out.with_suffix(".md").write_text(comparison.write_markdown(), encoding="utf-8")
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def run(args: ReplayArgs, command: str) -> Comparison:
+def compare_methods(args: ReplayArgs, command: str) -> Comparison:
     """The comparison that was asked for.
 
     Raises:

@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     if missing:
         trainer = training.Trainer(settings, splits, capacity, log.add)
         print(f"{len(missing)} of {len(wanted)} trainings, {trainer.cohort_size} at once")
-        for line in _train(trainer, missing, started_s, args.limit_s):
+        for line in _train_missing(trainer, missing, started_s, args.limit_s):
             print(line, flush=True)
     table = log.make_table(range(args.seeds), settings.max_steps)
     write_table(args.out, table)
@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _train(
+def _train_missing(
     trainer: "Trainer",
     missing: Sequence[tuple[Configuration, int]],
     started_s: float,

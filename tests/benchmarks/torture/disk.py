@@ -67,13 +67,13 @@ def _fill_until_driver_ends(sweep: TorturedSweep) -> int | None:
     filler = sweep.runs_dir / "filler"
     deadline_s = time.monotonic() + STALL_S
     while sweep.driver.poll() is None and time.monotonic() < deadline_s:
-        _fill(filler)
+        _fill_disk(filler)
         time.sleep(0.1)  # what the sweep removes meanwhile is filled again
     filler.unlink()
     return sweep.driver.poll()
 
 
-def _fill(filler: Path) -> None:
+def _fill_disk(filler: Path) -> None:
     chunk_bytes = 2**20
     with filler.open("ab", buffering=0) as file:
         while chunk_bytes:

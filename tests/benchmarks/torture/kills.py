@@ -101,7 +101,7 @@ def kill(sweep: TorturedSweep, kind: str) -> None:
                 _strike_victim(sweep, kind, victim)
                 sweep.record_hit(kind)
                 sweep.say(line)
-                _resume(sweep, kind)
+                _resume_sweep(sweep, kind)
                 return
         time.sleep(0.05)
     progress = sweep.describe_progress()
@@ -137,7 +137,7 @@ def _strike_victim(sweep: TorturedSweep, kind: str, victim: int) -> None:
             nodes.cut(victim, sweep.args.cut_s)
 
 
-def _resume(sweep: TorturedSweep, kind: str) -> None:
+def _resume_sweep(sweep: TorturedSweep, kind: str) -> None:
     """Starts another driver where this hit has ended the present one.
 
     Raises:

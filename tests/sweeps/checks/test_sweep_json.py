@@ -126,7 +126,7 @@ def test_run_folder_is_never_seen_without_its_record_and_rows(
     assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
     few = replace(preflight.splits, train=preflight.splits.train[:9])
     for number in range(30):
-        run_folder._create(
+        run_folder._create_folder(
             RunPaths.from_name(config.runs_dir, f"run{number}"), {"padding": "x" * 200_000}, few
         )
     _, complaint = watcher.communicate(timeout=60)

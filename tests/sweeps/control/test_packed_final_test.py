@@ -84,7 +84,7 @@ def scores_of(actors: list[ActorHandle], names: Sequence[str], folder: Path) -> 
 
 def test_sweep_in_a_process_that_is_connected_to_ray_is_told(start: Start) -> None:
     with pytest.raises(SweepAborted, match="connected to Ray already") as told:
-        stages._connect()
+        stages._connect_cluster()
     assert "ray.shutdown()" in told.value.fix
 
 

@@ -150,7 +150,7 @@ def test_a_few_seeds_show_the_whole_spread_of_their_mean() -> None:
     shifts = np.array([-3.0, 1.0, 2.0])
     flat = np.full(NUM_ROWS, 40.0)
     ones = [[make_mean_metric(flat + shift) for shift in shifts], [make_mean_metric(flat)]]
-    found = bootstrap._resample(ones, NUM_ROWS, 40_000, np.random.default_rng(0))
+    found = bootstrap._resample_means(ones, NUM_ROWS, 40_000, np.random.default_rng(0))
     assert found[:, 0].var() == pytest.approx(shifts.var(ddof=1) / 3, rel=0.03)
 
 

@@ -100,7 +100,7 @@ def folder(tmp_path: Path, mlflow_db: Path) -> Path:
 
 
 def mlflow_client(folder: Path) -> Any:
-    return trackers._load("mlflow").open_client(RunPaths(folder))
+    return trackers._load_tracker("mlflow").open_client(RunPaths(folder))
 
 
 def mlflow_runs(folder: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_any_name_is_one_that_mlflow_takes_and_stays_another_than_all_others() -
     validate = import_module("mlflow.utils.validation")._validate_metric_name
     names = ["test/f1_a", "", ".", "..", "/a", "a/", "a//b", "a/../b", "a/./b", "ä:é", "a:", "a;"]
     names += ["x" * 251, "x" * 252]
-    cleaned = [trackers._load("mlflow")._clean_name(name) for name in names]
+    cleaned = [trackers._load_tracker("mlflow")._clean_name(name) for name in names]
     for name in cleaned:
         validate(name)
         assert 0 < len(name) <= 250

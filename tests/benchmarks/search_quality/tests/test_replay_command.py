@@ -51,7 +51,7 @@ def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> N
         methods=("random + ASHA",),
         jobs=1,
     )
-    comparison = replay.run(args, "command")
+    comparison = replay.compare_methods(args, "command")
     assert comparison.num_configurations == 48
     assert comparison.learning_rates[0] > 1e-4
     assert comparison.reference == "random + ASHA"

@@ -17,12 +17,12 @@ from trainables.tiny import SAMSUM_DIR
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[Row]]:
-    return {split: list(map(json.loads, _committed(split).splitlines())) for split in NUM_ROWS}
+    return {split: list(map(json.loads, _read_committed(split).splitlines())) for split in NUM_ROWS}
 
 
 @pytest.mark.parametrize("split", NUM_ROWS)
 def test_committed_rows_are_what_the_default_seed_gives(split: str) -> None:
-    assert format_jsonl(make_rows(split)) == _committed(split)
+    assert format_jsonl(make_rows(split)) == _read_committed(split)
 
 
 def test_seed_decides_the_rows() -> None:
@@ -45,7 +45,7 @@ def test_no_dialogue_is_shared_between_or_within_splits(rows: dict[str, list[Row
 def test_no_summary_or_pair_of_speakers_of_the_other_splits_is_in_train(
     rows: dict[str, list[Row]],
 ) -> None:
-    pairs = {split: {_speakers(row) for row in some} for split, some in rows.items()}
+    pairs = {split: {_list_speakers(row) for row in some} for split, some in rows.items()}
     summaries = {split: {row["summary"] for row in some} for split, some in rows.items()}
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert pairs[first].isdisjoint(pairs[second])
@@ -54,7 +54,7 @@ def test_no_summary_or_pair_of_speakers_of_the_other_splits_is_in_train(
 
 def test_every_dialogue_is_two_people_who_speak_line_by_line(rows: dict[str, list[Row]]) -> None:
     for row in (row for split in rows.values() for row in split):
-        assert len(_speakers(row)) == 2, row["id"]
+        assert len(_list_speakers(row)) == 2, row["id"]
         assert all(": " in line for line in row["dialogue"].split("\n")), row["id"]
         assert row["summary"].count(".") in (1, 2), row["id"]
 
@@ -83,7 +83,7 @@ def test_corpus_never_asks_for_a_summary_of_a_dialogue_nor_holds_one() -> None:
     assert "Summarize" not in corpus
     rng, num_checked = Random(0), 0
     for _ in range(1000):
-        for gist in _gists(draw_story(rng, SCENARIOS)):
+        for gist in _list_gists(draw_story(rng, SCENARIOS)):
             num_checked += 1
             assert gist not in corpus
     assert num_checked == 2000
@@ -94,13 +94,13 @@ def test_corpus_depends_on_its_seed_alone() -> None:
     assert list(islice(generate_documents("x"), 50)) != list(islice(generate_documents("y"), 50))
 
 
-def _committed(split: str) -> str:
+def _read_committed(split: str) -> str:
     return (SAMSUM_DIR / f"{split}.jsonl").read_text("utf-8")
 
 
-def _speakers(row: Row) -> frozenset[str]:
+def _list_speakers(row: Row) -> frozenset[str]:
     return frozenset(line.partition(": ")[0] for line in row["dialogue"].split("\n"))
 
 
-def _gists(story: Story) -> list[str]:
+def _list_gists(story: Story) -> list[str]:
     return [text.format(**story.slots) for part in story.parts for text in part.gist.split(" | ")]

@@ -31,7 +31,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def committed(folder: Path, split: str) -> list[Row]:
+def read_committed(folder: Path, split: str) -> list[Row]:
     return [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
 
 
@@ -54,13 +54,13 @@ def test_no_combination_of_facts_is_in_two_splits(name: str) -> None:
         return tuple(max(words, key=len) for words in found)
 
     folder = BUNDLES[name][0]
-    seen = [{facts(row) for row in committed(folder, split)} for split in SPLITS]
+    seen = [{facts(row) for row in read_committed(folder, split)} for split in SPLITS]
     assert sum(map(len, seen)) == len(set.union(*seen)) > 60
 
 
 def test_every_word_of_a_summary_but_one_and_stands_in_its_text(name: str) -> None:
     for split in SPLITS:
-        for row in committed(BUNDLES[name][0], split):
+        for row in read_committed(BUNDLES[name][0], split):
             told = set(re.findall(r"\w+", row["text"].casefold()))
             words = set(re.findall(r"\w+", row["summary"].casefold()))
             assert len(words - told) <= 1 and words - told <= {"ve", "e"}, row
