@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from search_spaces.lora import make_hyperparameters
 from sweeps.checks.environment import read_git_commit
 from sweeps.config import SweepConfig
-from sweeps.finals.bootstrap import compare, make_mean_metric
+from sweeps.finals.bootstrap import make_mean_metric
 from sweeps.recipes import turkish_tweets
+from tests.paired_difference import compare_with_zero
 from trainables.config import Hyperparameters, TaskOptions, TrialConfig
 from trainables.data.augmentation import augment
 from trainables.data.rows import Row, Splits, select_fixed_slice
@@ -30,6 +30,7 @@ from trainables.data.stratified import make_near_key
 from trainables.data.tasks import TASKS
 from trainables.data.tokens import Example, encode_training_rows
 from trainables.models.base_model import get_device, load_tokenizer
+from trainables.models.memory import get_gpu_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.service.loading import get_device_name, make_pack
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_flags(argv)
     began_s = time.perf_counter()
     config = make_config(args)
-    splits, pool = divide(config, args.eval_rows)
+    splits, pool = divide_rows(config, args.eval_rows)
     bench = Bench(config, splits, args.seeds * (1 + len(args.copies)), args.learning_rate)
     noise = args.augment_noise
     options = {n: TaskOptions(augment_copies=n, augment_noise=noise) for n in args.copies}
@@ -98,7 +99,7 @@ def make_config(args: argparse.Namespace) -> SweepConfig:
     return replace(config, num_rungs=1, eval_rows=args.eval_rows, **given)
 
 
-def divide(config: SweepConfig, num_scored: int) -> tuple[Splits, list[Row]]:
+def divide_rows(config: SweepConfig, num_scored: int) -> tuple[Splits, list[Row]]:
     """The rows that are scored, as validation, and those that may be trained on."""
     splits = TASKS[config.task](config.task_options).load(config.data)
     rows = [*splits.train, *splits.validation, *splits.test]
@@ -118,10 +119,8 @@ class Bench:
         self._tokenizer = load_tokenizer(settings.model)
         params = Hyperparameters(**make_hyperparameters(config.start_points[-1]))
         self.params = replace(params, learning_rate=learning_rate or params.learning_rate)
-        is_gpu = get_device().type == "cuda"
-        memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
-        facts = read_model_facts(settings.model)
-        capacity = choose_capacity(facts, settings, self.params.lora_rank, memory_gib, num_slots)
+        facts, rank = read_model_facts(settings.model), self.params.lora_rank
+        capacity = choose_capacity(facts, settings, rank, get_gpu_gib(), num_slots)
         self._pack = make_pack(settings, capacity)
         self._evaluator = PackEvaluator(
             self._tokenizer,
@@ -129,7 +128,7 @@ class Bench:
             splits.scoring,
             settings,
             max_tokens=capacity.eval_tokens,
-            is_graphed=is_gpu,
+            is_graphed=get_device().type == "cuda",
             state_positions=self._pack.model.state_positions,
         )
 
@@ -146,12 +145,12 @@ class Bench:
                     trial_id=str(key), params=self.params, settings=settings, folder=Path()
                 )
                 self._pack.join(slot, trial, self._encode(wanted[key]))
-            while results := self._pack.step(8):
-                failed = [result.failed for result in results if result.failed is not None]
+            while steps := self._pack.step(8):
+                failed = [result.failed for result in steps if result.failed is not None]
                 assert not failed, failed
-            found = self._evaluator.evaluate(self._pack.model, slots)
-            for slot, key, one in zip(slots, keys, found, strict=True):
-                scores[key] = tuple(one.row_scores["accuracy"])
+            results = self._evaluator.evaluate(self._pack.model, slots)
+            for slot, key, result in zip(slots, keys, results, strict=True):
+                scores[key] = tuple(result.row_scores["accuracy"])
                 self._pack.leave(slot)
         return scores
 
@@ -163,16 +162,13 @@ class Bench:
 def compare_sides(with_copies: Sequence[Scores], plain: Sequence[Scores]) -> dict[str, object]:
     """Both sides' accuracies by seed, and what copies add, with its interval."""
     gains = [np.subtract(*pair) for pair in zip(with_copies, plain, strict=True)]
-    none = make_mean_metric(np.zeros(len(plain[0])))
-    found = compare([list(map(make_mean_metric, gains)), [none]], "max", len(plain[0]), seed=0)
-    assert found.interval is not None
-    low, high = found.interval if found.best == 0 else (-found.interval[1], -found.interval[0])
+    comparison, interval = compare_with_zero(list(map(make_mean_metric, gains)), len(plain[0]))
     return {
         "plain": [round(float(np.mean(run)), 2) for run in plain],
         "with_copies": [round(float(np.mean(run)), 2) for run in with_copies],
-        "gain": round(found.means[0], 2),
-        "interval": [round(low, 2), round(high, 2)],
-        "probability_better": round(found.probabilities[0], 3),
+        "gain": round(comparison.means[0], 2),
+        "interval": [round(bound, 2) for bound in interval],
+        "probability_better": round(comparison.probabilities[0], 3),
     }
 
 

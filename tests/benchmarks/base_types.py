@@ -18,15 +18,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from search_spaces.lora import make_hyperparameters
 from sweeps.checks.environment import list_versions, read_git_commit
 from sweeps.checks.preflight import load_rows
 from sweeps.config import SweepConfig
-from sweeps.finals.bootstrap import Floats, RunMetric, compare
+from sweeps.finals.bootstrap import RunMetric
 from sweeps.finals.run_metrics import make_run_metric
 from sweeps.recipes import RECIPES
+from tests.paired_difference import compare_with_zero
 from trainables.config import BaseType, ComputeDtype, Hyperparameters, Metric, TrialConfig
 from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import write_rows
@@ -35,7 +35,7 @@ from trainables.data.tasks import TASKS
 from trainables.metrics.eval_result import EvalResult, SavedAnswers
 from trainables.metrics.registry import format_score
 from trainables.models.base_model import get_device
-from trainables.models.memory import free_memory, measure_peak_gib
+from trainables.models.memory import free_memory, get_gpu_gib, measure_peak_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.packing.service.loading import get_device_name, load_pack
@@ -80,7 +80,7 @@ def compare_bases(args: argparse.Namespace, model: str) -> dict[str, Any]:
         write_rows(config.settings.rows_dir, splits)
         runs, peaks_gib = {}, {}
         for base_type in get_args(BaseType):
-            runs[base_type] = train(replace(config, base=base_type), params, args.seeds)
+            runs[base_type] = train_seeds(replace(config, base=base_type), params, args.seeds)
             peaks_gib[base_type] = round(measure_peak_gib(), 2)
     scores = [
         {"step": step, "score": metric.name, **compare_runs(*sides, metric, splits.scoring)}
@@ -112,14 +112,11 @@ def make_config(args: argparse.Namespace, model: str) -> SweepConfig:
     return replace(config, model=model, low_rung_eval_rows=None, **given)
 
 
-def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
+def train_seeds(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
     """The answers of the untuned base at step 0, and of every seed at each rung."""
     free_memory()
-    settings = config.settings
-    is_gpu = get_device().type == "cuda"
-    memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
-    facts = read_model_facts(settings.model)
-    capacity = choose_capacity(facts, settings, params.lora_rank, memory_gib, num_seeds)
+    settings, facts = config.settings, read_model_facts(config.model)
+    capacity = choose_capacity(facts, settings, params.lora_rank, get_gpu_gib(), num_seeds)
     loaded = load_pack(settings, capacity)
     pack, rows = loaded.pack, loaded.select_report_rows(settings.max_steps)
     evaluator = loaded.make_evaluator(rows)
@@ -129,19 +126,19 @@ def train(config: SweepConfig, params: Hyperparameters, num_seeds: int) -> Runs:
         seeds = range(first, min(first + capacity.num_slots, num_seeds))
         slots, done = pack.free_slots()[: len(seeds)], 0
         for slot, seed in zip(slots, seeds, strict=True):
-            own = replace(settings, seed=seed)
-            trial = TrialConfig(trial_id=str(seed), params=params, settings=own, folder=Path())
+            seeded = replace(settings, seed=seed)
+            trial = TrialConfig(trial_id=str(seed), params=params, settings=seeded, folder=Path())
             pack.join(slot, trial, loaded.examples)
         for rung in settings.rungs:
             while done < rung:
-                results = pack.step(min(STEPS_AT_ONCE, rung - done))
-                assert all(result.failed is None for result in results), results
-                done = results[-1].step
-            found = evaluator.evaluate(pack.model, slots)
-            runs.setdefault(rung, []).extend(save_answers(one, rows) for one in found)
-            loss = fmean(one.metrics["eval_loss"] for one in found)
-            told = f"{config.base}, step {rung}, {len(slots)} seeds: eval_loss {loss:.3f}"
-            print(told, file=sys.stderr, flush=True)
+                steps = pack.step(min(STEPS_AT_ONCE, rung - done))
+                assert all(step.failed is None for step in steps), steps
+                done = steps[-1].step
+            results = evaluator.evaluate(pack.model, slots)
+            runs.setdefault(rung, []).extend(save_answers(one, rows) for one in results)
+            loss = fmean(one.metrics["eval_loss"] for one in results)
+            line = f"{config.base}, step {rung}, {len(slots)} seeds: eval_loss {loss:.3f}"
+            print(line, file=sys.stderr, flush=True)
         for slot in slots:
             pack.leave(slot)
     return runs
@@ -165,24 +162,19 @@ def compare_runs(
     """A score of every seed over both bases, and how much more it is over NF4."""
     sides = [[make_run_metric(run, metric, scoring) for run in runs] for runs in (nf4, bf16)]
     num_rows = len(nf4[0].ids)
-    more = [_subtract(*pair) for pair in zip(*sides, strict=True)]
-    found = compare([more, [lambda drawn_BS: np.zeros(len(drawn_BS))]], "max", num_rows, seed=0)
-    assert found.interval is not None
-    low, high = found.interval if found.best == 0 else (-found.interval[1], -found.interval[0])
+    differences = [_subtract_metrics(*pair) for pair in zip(*sides, strict=True)]
+    comparison, interval = compare_with_zero(differences, num_rows)
     values = [[round(float(run(np.ones((1, num_rows)))[0]), 4) for run in runs] for runs in sides]
     return {
         "nf4": values[0],
         "bf16": values[1],
-        "difference": round(found.means[0], 4),
-        "interval": [round(low, 4), round(high, 4)],
+        "difference": round(comparison.means[0], 4),
+        "interval": [round(bound, 4) for bound in interval],
     }
 
 
-def _subtract(one: RunMetric, other: RunMetric) -> RunMetric:
-    def difference(drawn_BS: Floats) -> Floats:
-        return one(drawn_BS) - other(drawn_BS)
-
-    return difference
+def _subtract_metrics(one: RunMetric, other: RunMetric) -> RunMetric:
+    return lambda drawn_BS: one(drawn_BS) - other(drawn_BS)
 
 
 def format_table(results: Sequence[dict[str, Any]]) -> str:

@@ -46,16 +46,16 @@ def main(model: Path, output: Path, steps: int, rows: int) -> None:
                 options = {"compute_dtype": dtype, **data}
                 runs.append(scored_runs.score(task, base, adapter, place, rows, **options))
             answers = run_cards(runs, folder, BATCH_SIZE)
-            for (change, dtype), run, told in zip(cases, runs, answers, strict=True):
-                num_rows = len(told.scored)
+            for (change, dtype), run, card in zip(cases, runs, answers, strict=True):
+                num_rows = len(card.scored)
                 result = {
                     "kind": read_rows(run / "rows").scoring.kind,
                     "base": _name_change(change),
                     "compute_dtype": dtype,
                     "rows": num_rows,
-                    "different_answers": len(set(told.scored)),
-                    "equal_frac": told.num_equal / num_rows,
-                    f"batch_{BATCH_SIZE}_equal_frac": told.num_equal_batched / num_rows,
+                    "different_answers": len(set(card.scored)),
+                    "equal_frac": card.num_equal / num_rows,
+                    f"batch_{BATCH_SIZE}_equal_frac": card.num_equal_batched / num_rows,
                 }
                 results.append(result)
                 print(json.dumps(result), flush=True)

@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import torch
 
+from tests.benchmarks.packing.job import synchronize
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig
 from trainables.data.rows import Row
 from trainables.data.tokens import Example, encode_rows, encode_targets
@@ -113,26 +114,26 @@ def profile_scoring(
             timed = time_calls(getattr(owner, name), stages.setdefault(stage, [0, 0.0]))
             stack.enter_context(patch.object(owner, name, timed))
         _, log_probs_KSL = time_scoring(decoder, prompts, labels)
-    found = {"stages": stages, "off": largest_difference(decoder, prompts, labels, log_probs_KSL)}
+    profile = {"stages": stages, "off": find_difference(decoder, prompts, labels, log_probs_KSL)}
     if torch.cuda.is_available():
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
             time_scoring(decoder, prompts, labels)
         kernels = sorted(recorded.key_averages(), key=lambda one: -one.self_device_time_total)
-        found["gpu_ms"] = sum(one.self_device_time_total for one in kernels) / 1000
-        found["kernels"] = [
+        profile["gpu_ms"] = sum(one.self_device_time_total for one in kernels) / 1000
+        profile["kernels"] = [
             (one.key[:70], one.count, one.self_device_time_total / 1000) for one in kernels[:25]
         ]
-    return found
+    return profile
 
 
 def time_calls(function: Callable[..., Any], totals: list[float]) -> Callable[..., Any]:
     """The function, which waits for the GPU and adds to its calls and seconds."""
 
     def timed(*args: Any) -> Any:
-        wait()
+        synchronize()
         since_s = time.perf_counter()
         result = function(*args)
-        wait()
+        synchronize()
         totals[0] += 1
         totals[1] += time.perf_counter() - since_s
         return result
@@ -140,14 +141,8 @@ def time_calls(function: Callable[..., Any], totals: list[float]) -> Callable[..
     return timed
 
 
-def wait() -> None:
-    """For all that the GPU was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 @torch.inference_mode()
-def largest_difference(
+def find_difference(
     decoder: SlotDecoder,
     prompts: Sequence[list[int]],
     labels: Sequence[list[int]],

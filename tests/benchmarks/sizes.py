@@ -38,19 +38,21 @@ class Args:
     """One more model: a folder with its config.json, or its name on the Hub."""
 
 
-def facts_by_name() -> dict[str, ModelFacts]:
+def list_facts() -> dict[str, ModelFacts]:
     return {name: parse_facts(shape) for name, shape in SHAPES.items()}
 
 
-def table(facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int) -> Iterator[str]:
+def format_table(
+    facts: Mapping[str, ModelFacts], settings: TrainingOptions, rank: int
+) -> Iterator[str]:
     yield f"| | {' | '.join(CARDS_GIB)} |"
     yield f"|---|{'---|' * len(CARDS_GIB)}"
     for name, shape in facts.items():
-        cells = (_cell(shape, settings, rank, gib) for gib in CARDS_GIB.values())
+        cells = (_format_cell(shape, settings, rank, gib) for gib in CARDS_GIB.values())
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def _cell(facts: ModelFacts, settings: TrainingOptions, rank: int, gib: float) -> str:
+def _format_cell(facts: ModelFacts, settings: TrainingOptions, rank: int, gib: float) -> str:
     try:
         capacity = choose_capacity(facts, settings, rank, gib)
     except SweepAborted:
@@ -61,10 +63,10 @@ def _cell(facts: ModelFacts, settings: TrainingOptions, rank: int, gib: float) -
 
 def main(args: Args) -> None:
     config = replace(RECIPES[args.recipe](False), base=args.base)
-    facts = facts_by_name()
+    facts = list_facts()
     if args.model is not None:
         facts[args.model] = read_model_facts(args.model)
-    for line in table(facts, config.settings, max(config.space.lora_ranks)):
+    for line in format_table(facts, config.settings, max(config.space.lora_ranks)):
         print(line)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.augmentation import compare_sides, divide, main, make_config, read_flags
+from tests.benchmarks.augmentation import compare_sides, divide_rows, main, make_config, read_flags
 from trainables.data.stratified import make_near_key
 
 
 def test_scored_texts_are_never_trained_on() -> None:
     config = make_config(read_flags(["--eval-rows", "200"]))
-    splits, pool = divide(config, 200)
+    splits, pool = divide_rows(config, 200)
     scored = {make_near_key(row.prompt) for row in splits.validation}
     assert len(splits.validation) == 200 < len(pool)
     assert scored.isdisjoint(make_near_key(row.prompt) for row in pool)
@@ -31,9 +31,9 @@ def test_all_seeds_of_both_sides_are_trained_and_told(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     sizes = ["--sizes", "12", "--eval-rows", "10", "--seeds", "2", "--max-steps", "2"]
     main([*sizes, "--copies", "2", "3", "--output", str(output)])
-    told = json.loads(output.read_text())
-    assert [(one["rows"], one["copies"]) for one in told["results"]] == [(12, 2), (12, 3)]
-    for one in told["results"]:
+    facts = json.loads(output.read_text())
+    assert [(one["rows"], one["copies"]) for one in facts["results"]] == [(12, 2), (12, 3)]
+    for one in facts["results"]:
         assert len(one["plain"]) == len(one["with_copies"]) == len(one["rows_with_copies"]) == 2
         assert 12 < min(one["rows_with_copies"]) <= 12 * (1 + one["copies"])
-    assert told["results"][0]["plain"] == told["results"][1]["plain"]
+    assert facts["results"][0]["plain"] == facts["results"][1]["plain"]

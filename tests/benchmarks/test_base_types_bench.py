@@ -11,7 +11,7 @@ from trainables.data.rows import Scoring
 from trainables.metrics.eval_result import SavedAnswers
 
 
-def answered(*losses: float) -> SavedAnswers:
+def answer(*losses: float) -> SavedAnswers:
     """A run whose targets have two tokens each."""
     texts = ("",) * len(losses)
     rows = tuple((2 * loss, 2) for loss in losses)
@@ -19,11 +19,14 @@ def answered(*losses: float) -> SavedAnswers:
 
 
 def test_difference_is_how_much_more_it_is_over_nf4_by_pairs() -> None:
-    plain = [answered(1.0, 5.0, 2.0), answered(2.0, 9.0, 4.0)]  # seeds and rows differ by more
-    nf4 = [answered(1.1, 5.2, 2.3), answered(2.1, 9.2, 4.3)]
-    found = compare_runs(nf4, plain, LOSS, Scoring())
-    low, high = found["interval"]
-    assert 0.1 <= low < found["difference"] == 0.2 < high <= 0.3
+    plain = [
+        answer(1.0, 5.0, 2.0),
+        answer(2.0, 9.0, 4.0),
+    ]  # seeds and rows differ by more
+    nf4 = [answer(1.1, 5.2, 2.3), answer(2.1, 9.2, 4.3)]
+    result = compare_runs(nf4, plain, LOSS, Scoring())
+    low, high = result["interval"]
+    assert 0.1 <= low < result["difference"] == 0.2 < high <= 0.3
     other = compare_runs(plain, nf4, LOSS, Scoring())
     assert other["interval"] == [-high, -low] and other["difference"] == -0.2
 
@@ -36,8 +39,8 @@ def test_all_seeds_of_both_bases_are_told_at_each_rung(
     sizes = ["--seeds", "2", "--max-steps", "3", "--eval-rows", "4", "--lora-dropout", "0.1"]
     main([*sizes, "--recipe", "turkish_tweets", "--output", str(output)])
     (result,) = json.loads(output.read_text())["results"]
-    told = [(one["score"], one["step"]) for one in result["scores"]]
-    assert told == [(name, step) for name in ("eval_loss", "accuracy") for step in (0, 2, 3)]
+    shown = [(one["score"], one["step"]) for one in result["scores"]]
+    assert shown == [(name, step) for name in ("eval_loss", "accuracy") for step in (0, 2, 3)]
     for one in result["scores"]:
         assert len(one["nf4"]) == len(one["bf16"]) == (2 if one["step"] else 1)
         difference = fmean(one["nf4"]) - fmean(one["bf16"])

@@ -15,12 +15,12 @@ def test_readme_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]
     """Printed again after a change: python -m tests.benchmarks.sizes."""
     sizes.main(sizes.Args())
     table = capsys.readouterr().out
-    assert table.count("\n") == 2 + len(sizes.facts_by_name()) > 10
+    assert table.count("\n") == 2 + len(sizes.list_facts()) > 10
     assert table in README.read_text(encoding="utf-8")
 
 
 def test_base_that_is_not_quantised_never_stays_in_nf4() -> None:
-    config, facts = samsum(), sizes.facts_by_name()
+    config, facts = samsum(), sizes.list_facts()
     settings = replace(config.settings, base="bf16")
-    _, _, line = sizes.table({"27B": facts["Qwen3.5-27B"]}, settings, 64)
+    _, _, line = sizes.format_table({"27B": facts["Qwen3.5-27B"]}, settings, 64)
     assert line.startswith("| 27B | no | no | no | 1 bf16* | ") and "NF4" not in line

@@ -182,15 +182,13 @@ def _make_pack(args: Args, settings: TrainingSettings, folder: Path) -> tuple["P
     import torch
 
     from tests.benchmarks.packing.job import read_training_examples
-    from trainables.models.base_model import get_device
+    from trainables.models.memory import get_gpu_gib
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.service.loading import make_pack
     from trainables.packing.sizing.choose import choose_capacity
 
-    is_gpu = get_device().type == "cuda"
-    memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
     facts = read_model_facts(settings.model)
-    capacity = choose_capacity(facts, settings, args.lora_rank, memory_gib, args.num_adapters)
+    capacity = choose_capacity(facts, settings, args.lora_rank, get_gpu_gib(), args.num_adapters)
     if capacity.num_slots < args.num_adapters:
         raise SweepAborted(
             f"{args.num_adapters} adapters do not fit; {capacity.num_slots} do",

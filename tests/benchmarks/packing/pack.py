@@ -12,7 +12,7 @@ from trainables.config import TrainingSettings
 from trainables.data.batches import Batches
 from trainables.data.tokens import Example
 from trainables.models.base_model import get_device, load_base
-from trainables.models.memory import free_memory
+from trainables.models.memory import free_memory, get_gpu_gib
 from trainables.models.model_facts import read_model_facts
 from trainables.packing.compute.kernels.inputs import BLOCK_TOKENS
 from trainables.packing.compute.pack import Pack
@@ -30,8 +30,8 @@ def measure_pack(job: Job) -> Row:
     """
     facts, settings = read_model_facts(job.settings.model), job.settings
     is_fast = get_device().type == "cuda"
-    memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_fast else None
-    capacity = choose_capacity(facts, settings, max(job.lora_ranks), memory_gib, job.num_trials)
+    rank = max(job.lora_ranks)
+    capacity = choose_capacity(facts, settings, rank, get_gpu_gib(), job.num_trials)
     job = replace(job, num_trials=capacity.num_slots)
     examples = read_training_examples(settings)
     batches = Batches(examples, settings)

@@ -109,19 +109,18 @@ def _train_pack(params: Hyperparameters, settings: TrainingSettings) -> list[flo
     from tests.benchmarks.packing.job import read_training_examples
     from tests.benchmarks.packing.pack import make_pack
     from tests.trainables.packing.small_packs import losses, run_pack, trial_of
+    from trainables.models.memory import get_gpu_gib
     from trainables.models.model_facts import read_model_facts
     from trainables.packing.sizing.choose import choose_capacity
 
-    is_gpu = torch.cuda.is_available()
-    memory_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if is_gpu else None
-    capacity = choose_capacity(
-        read_model_facts(settings.model), settings, params.lora_rank, memory_gib, 4
-    )
-    pack, examples = make_pack(settings, capacity, is_gpu), read_training_examples(settings)
+    facts = read_model_facts(settings.model)
+    capacity = choose_capacity(facts, settings, params.lora_rank, get_gpu_gib(), 4)
+    pack = make_pack(settings, capacity, is_fast=torch.cuda.is_available())
+    examples = read_training_examples(settings)
     for slot, (rank, factor) in enumerate(((4, 2.0), (16, 1.0), (8, 0.5), (16, 0.1))):
         alpha, rate = 2 * rank, factor * params.learning_rate
-        own = replace(params, lora_rank=rank, lora_alpha=alpha, learning_rate=rate)
-        pack.join(slot, trial_of(f"t{slot}", own, settings), examples)
+        varied = replace(params, lora_rank=rank, lora_alpha=alpha, learning_rate=rate)
+        pack.join(slot, trial_of(f"t{slot}", varied, settings), examples)
     return losses(run_pack(pack)["t1"])
 
 

@@ -94,23 +94,20 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as refused:
         raise SweepAborted(str(refused), f"{PROG} --help") from None
     splits = _load_rows(args, settings)
-    from tests.benchmarks.search_quality import training  # loads torch, which --help can do without
+    from tests.benchmarks.search_quality.training import Trainer  # loads torch, unlike --help
+    from trainables.models.memory import get_gpu_gib
+    from trainables.packing.service.loading import get_device_name
 
-    log = Log(args.out.with_suffix(".log.jsonl"), _make_origin(args, settings, training.gpu_name()))
+    log = Log(args.out.with_suffix(".log.jsonl"), _make_origin(args, settings, get_device_name()))
     log.begin(format_command(PROG, argv), read_commit())
-    capacity = choose_capacity(
-        read_model_facts(settings.model),
-        settings,
-        max(grid.lora_ranks),
-        training.get_gpu_gib(),
-        args.slots,
-    )
+    facts, rank = read_model_facts(settings.model), max(grid.lora_ranks)
+    capacity = choose_capacity(facts, settings, rank, get_gpu_gib(), args.slots)
     wanted = [(one, seed) for one in _order_configurations(grid) for seed in range(args.seeds)]
     missing = [
         (one, seed) for one, seed in wanted if not log.is_complete(one, seed, settings.max_steps)
     ]
     if missing:
-        trainer = training.Trainer(settings, splits, capacity, log.add)
+        trainer = Trainer(settings, splits, capacity, log.add)
         print(f"{len(missing)} of {len(wanted)} trainings, {trainer.cohort_size} at once")
         for line in _train_missing(trainer, missing, started_s, args.limit_s):
             print(line, flush=True)

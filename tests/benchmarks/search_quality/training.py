@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from tests.benchmarks.search_quality.grid import Configuration
 from tests.benchmarks.search_quality.measurements import Measurement
 from trainables.config import TrainingSettings, TrialConfig
@@ -142,9 +140,9 @@ class Trainer:
         living = cohort.living
         evaluator = self._evaluators[cohort.step]
         started_s = time.perf_counter()
-        found = evaluator.evaluate(self._pack.model, [member.slot for member in living])
+        results = evaluator.evaluate(self._pack.model, [member.slot for member in living])
         share_s = (time.perf_counter() - started_s) / max(1, len(living))
-        for member, scored in zip(living, found, strict=True):
+        for member, scored in zip(living, results, strict=True):
             measured = Measurement(
                 step=cohort.step,
                 metrics={name: round(value, 5) for name, value in scored.metrics.items()},
@@ -161,15 +159,3 @@ class Trainer:
             wall_s=round(cohort.wall_s, 3),
         )
         self._take(member.configuration, member.seed, whole)
-
-
-def gpu_name() -> str:
-    """Of the card that trains, or "cpu"."""
-    return torch.cuda.get_device_name() if get_device().type == "cuda" else "cpu"
-
-
-def get_gpu_gib() -> float | None:
-    """Its memory; None for a CPU."""
-    if get_device().type != "cuda":
-        return None
-    return float(torch.cuda.get_device_properties(0).total_memory) / 2**30

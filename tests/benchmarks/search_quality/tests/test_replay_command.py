@@ -62,7 +62,7 @@ def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> N
     [
         (["--learning-rates", "1", "2"], "holds no learning rate"),
         (["--metric", "bleu"], "has no metric 'bleu'"),
-        (["--methods", "guess"], "methods has 'guess'"),
+        (["--methods", "guess"], "methods is .'guess'"),
         (["--searches", "0"], "searches is 0"),
         (["--budget-frac", "2"], "budget_frac is 2.0"),
     ],

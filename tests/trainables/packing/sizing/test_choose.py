@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from tests.benchmarks.sizes import facts_by_name
+from tests.benchmarks.sizes import list_facts
 from tests.examples import max_examples
 from trainables.config import TrainingOptions
 from trainables.errors import SweepAborted
@@ -30,7 +30,7 @@ from trainables.packing.sizing.memory_model import (
 )
 from trainables.tiny import MODEL_DIR
 
-FACTS = facts_by_name()
+FACTS = list_facts()
 QWEN3_06B, QWEN3_4B, QWEN3_32B = (FACTS[f"Qwen3-{size}"] for size in ("0.6B", "4B", "32B"))
 HYBRIDS = tuple(FACTS[f"Qwen3.5-{size}"] for size in ("0.8B", "4B", "27B"))
 SHAPES = (QWEN3_06B, QWEN3_4B, QWEN3_32B, *HYBRIDS)

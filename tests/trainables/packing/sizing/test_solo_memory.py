@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.sizes import facts_by_name
+from tests.benchmarks.sizes import list_facts
 from trainables.config import Hyperparameters, TrainingSettings
 from trainables.models.layer_kinds import ExpertFacts
 from trainables.models.memory import retry_with_smaller_micro_batch
@@ -17,7 +17,7 @@ from trainables.packing.sizing.memory_model import NF4_BITS
 from trainables.packing.sizing.solo_memory import find_solo_micro_batch, predict_solo_gib
 from trainables.tiny import MODEL_DIR
 
-FACTS = facts_by_name()
+FACTS = list_facts()
 QWEN3_06B, QWEN3_4B = (FACTS[f"Qwen3-{size}"] for size in ("0.6B", "4B"))
 PARAMS = Hyperparameters(lora_rank=16, lora_alpha=32, learning_rate=1e-4)
 TRIAL = TrainingSettings(rows_dir=Path("/rows"), model="m", max_steps=9, rungs=(9,))
