@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         if code is not None:
             self.send_header("X-Error-Code", code)
-        if "error" in answer:
+        if answer.get("error", "\n").isprintable():  # as a header has to be
             self.send_header("X-Error-Message", answer["error"])
         self.end_headers()
         self.wfile.write(text)
