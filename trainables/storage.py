@@ -19,12 +19,8 @@ Result = TypeVar("Result")
 
 RETRY_WAITS_S = (1.0, 5.0, 20.0)
 """Before each further try of what has failed."""
-_TIMEOUTS = {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}
-_OPTIONS: dict[str, dict[str, Any]] = {  # others write there too, so no listing is remembered
-    "s3": {"use_listings_cache": False, "config_kwargs": _TIMEOUTS},
-    "gs": {"use_listings_cache": False},
-    "file": {"auto_mkdir": True},
-}
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 4, 30
+"""How long a server may keep silent; a file may take longer."""
 
 
 def retry(
@@ -62,8 +58,26 @@ def open_url(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
     import fsspec  # which runs without storage do without
 
-    fs, path = fsspec.url_to_fs(url, **_OPTIONS.get(url.partition("://")[0], {}))
+    fs, path = fsspec.url_to_fs(url, **make_options(url))
     return fs, path.rstrip("/")
+
+
+def make_options(url: str) -> dict[str, Any]:
+    """What the file system of a URL is opened with."""
+    scheme = url.partition("://")[0]
+    if scheme == "file":
+        return {"auto_mkdir": True}
+    options: dict[str, Any] = {"use_listings_cache": False}  # others write there too
+    if scheme == "s3":
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        options["config_kwargs"] = timeouts | {"retries": {"max_attempts": 2}}
+    elif scheme == "gs":  # gcsfs gives it to aiohttp with each request, and tries each six times
+        from aiohttp import ClientTimeout
+
+        options["requests_timeout"] = ClientTimeout(
+            sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+        )
+    return options
 
 
 @retry

@@ -21,6 +21,14 @@ def test_place_that_cannot_be_written_is_told_with_its_remedy(tmp_path: Path) ->
     assert refused.value.fix == "pip install '.[gs]'"
 
 
+def test_storage_that_falls_silent_is_not_waited_for_without_end() -> None:
+    s3 = storage.make_options("s3://bucket/runs")["config_kwargs"]
+    gs = storage.make_options("gs://bucket/runs")["requests_timeout"]
+    assert (gs.sock_connect, gs.sock_read) == (s3["connect_timeout"], s3["read_timeout"])
+    assert gs.total is None  # a large file takes as long as it takes
+    assert storage.make_options("file:///runs") == {"auto_mkdir": True}
+
+
 def test_half_a_file_that_was_fetched_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
