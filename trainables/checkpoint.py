@@ -110,7 +110,6 @@ def find_resume_point(
 
     Args:
         folder: the trial's; made if it is not there.
-        max_steps: the trial's full budget.
         state_names: files that the engine needs.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,12 +18,7 @@ FULL_BYTES = 2**20
 
 
 class DamagedLine(ValueError):
-    """A line of a JSON Lines file that is whole and holds no JSON.
-
-    Args:
-        number: of the line, from 1.
-        reason: why it cannot be parsed.
-    """
+    """A line of a JSON Lines file that is whole and holds no JSON."""
 
     def __init__(self, path: Path, number: int, reason: str) -> None:
         super().__init__(f"line {number} of {path} is damaged: {reason}")

@@ -26,7 +26,6 @@ def score_final_test(
     the adapters on the test split.
 
     Args:
-        settings: the sweep's settings.
         adapters: PEFT folders by name.
         capacity: of the packs that trained them; None scores as the solo engine does.
     """

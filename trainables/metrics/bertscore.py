@@ -40,7 +40,6 @@ class BertScore:
     Args:
         encoder: Hub id or folder of a model with safetensors weights.
         layer: block whose output is compared, from 1 on; the last but a few usually agree best.
-        device: of torch, e.g. "cuda".
         batch_size: pairs that are encoded at once.
 
     Raises:

@@ -21,11 +21,8 @@ def save_merged(
     its weights make good what NF4 rounds away. In the original weights it would be another model.
 
     Args:
-        model: Hub id or folder of the base.
-        adapter: PEFT folder.
         folder: gets the files; weights of more than SHARD_SIZE are in several.
         compute_dtype: of the sweep, in which the base's weights are multiplied.
-        base_type: of the sweep.
 
     Raises:
         SweepAborted: the GPU's memory does not hold the base.

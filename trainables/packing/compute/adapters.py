@@ -41,10 +41,8 @@ class Adapters:
     """The LoRA weights of all slots and their gradients.
 
     Args:
-        config: the model's.
         num_slots: K.
         max_rank: the largest rank that a slot can hold.
-        device: where the weights are.
         dtype: float32, as PEFT keeps adapters; float64 serves to check gradients.
     """
 

@@ -79,8 +79,6 @@ class PackedModel:
     """The base's weights, and the forward pass of a whole pack.
 
     Args:
-        base: from load_base.
-        adapters: of the same model.
         is_dequantised: keep the base in its compute type; 4 times the memory and the same numbers.
         is_fused: one kernel for each thing between the products; for a GPU.
         is_checkpointed: keep only the blocks' inputs for the backward pass, and compute the rest of

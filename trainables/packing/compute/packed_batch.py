@@ -121,7 +121,6 @@ def shape_of(micro_batches: Sequence[MicroBatch], num_slots: int, rounding: Roun
     Args:
         micro_batches: not empty.
         num_slots: K.
-        rounding: of its sizes.
     """
     rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
     longest_row = max(len(row.ids) for row in rows)

@@ -23,7 +23,6 @@ class PassRunner:
     """Adds the losses and gradients of passes up.
 
     Args:
-        model: of the pack.
         is_graphed: capture each shape that recurs as a CUDA graph; all share one pool of memory.
     """
 

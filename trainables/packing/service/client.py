@@ -188,11 +188,6 @@ def should_move(trial_id: str, own: Presence, others: Sequence[Presence]) -> boo
     a moment are told the same, also after the first have left, and together they do not make the
     emptier pack the fuller one. Nobody moves for less than half of the company, since who comes
     has to be let in.
-
-    Args:
-        trial_id: who asks.
-        own: the trial's pack.
-        others: those packs that answer.
     """
     with_room = [other for other in others if len(other.trial_ids) < other.num_slots]
     if not with_room:

@@ -21,7 +21,6 @@ def score_adapters(
     """The scores of trainables.final_test.score_final_test.
 
     Args:
-        adapters: PEFT folders by name.
         validation: what scores the untuned base on the rows of the trials' last reports; None if
             the base is not scored, on those of the test either.
 

@@ -41,7 +41,6 @@ class PackHost(TrialRegistry):
 
     Args:
         settings: of every trial, apart from its seed.
-        capacity: sizes of the pack.
         lease_timeout_s, decision_wait_s: as TrialRegistry has them.
         admit_wait_s: how long a trial waits for others at most, so that they enter together; beside
             an empty pack only as long as others come.
@@ -93,7 +92,6 @@ class PackHost(TrialRegistry):
         """The scores of score_final_test; made between two steps, in slots that are free.
 
         Args:
-            adapters: PEFT folders by name.
             has_base: whether the untuned base is scored too.
 
         Raises:
@@ -130,7 +128,6 @@ class PackHost(TrialRegistry):
 
         Args:
             reason: what the trials and the sweep are told.
-            timeout_s: to wait at most.
         """
         with self._changed:
             self.preempted = PackPreempted(os.getpid(), reason)

@@ -150,7 +150,6 @@ class LedgerKeeper:
         Args:
             amounts: by trial, in proportion to which it is divided: tokens trained or scored;
                 1 each for what is divided evenly ("saved").
-            work: what the amounts are of.
         """
         total = sum(amounts.values())
         with self._lock:

@@ -48,9 +48,7 @@ class PackLoop:
     """A pack with the trials in it. Used by one thread.
 
     Args:
-        loaded: an empty pack, and the rows.
         registry: the trials that wait for a slot or train, and what they are told.
-        ledger: is told what the loop does.
         admit_wait_s: how long a trial waits for others at most, so that they enter together.
     """
 

@@ -40,7 +40,6 @@ def measure_throughput(
 
     Args:
         params: ranks and dropouts as the sweep's space has them, in turn for the slots.
-        ledger: of the loading so far.
     """
     if not params:
         return None

@@ -106,7 +106,6 @@ class Writers:
     Args:
         slot_bytes: what is saved of a slot: the larger, the more are written at once, up to
             what the host's memory is to hold.
-        make_staging: makes a thread's.
     """
 
     def __init__(self, slot_bytes: int, make_staging: Callable[[], Staging]) -> None:

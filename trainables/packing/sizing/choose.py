@@ -95,7 +95,6 @@ def choose_known_capacity(
 
     Args:
         known: packs for GPUs of nvidia-smi's memory, of which CUDA tells 0.4 to 2% less.
-        choose_new: chooses one for a memory in GiB.
         memory_gib: of the GPU, as CUDA tells.
 
     Raises:
