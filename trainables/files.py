@@ -177,6 +177,15 @@ def write_atomic(path: Path, content: str) -> None:
         raise
 
 
+def sync_path(path: Path) -> None:
+    """Waits until a file, or a folder's list of files, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def is_disk_full(folder: Path) -> bool:
     """Whether next to nothing can be written to a folder, which need not be there. A file system
     that does not tell its size, as some in user space, counts as not full."""

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from trainables.config import TrainingSettings
 from trainables.data.rows import SPLITS, Message, MetricCode, Row, Scoring, Splits, TableColumns
 from trainables.errors import SweepAborted
-from trainables.files import parse_json
+from trainables.files import parse_json, sync_path
 from trainables.storage import fetch_files
 
 FACTS_NAME = "splits.json"
@@ -68,7 +68,7 @@ def write_rows(folder: Path, splits: Splits) -> None:
         }
         (tmp / FACTS_NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for path in (*tmp.iterdir(), tmp):  # sweep.json, which names the rows, is synced too
-            _sync(path)
+            sync_path(path)
         os.rename(tmp, folder)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -148,15 +148,6 @@ def _explain_damage(folder: Path) -> Iterator[None]:
 def _make_row(values: dict[str, Any]) -> Row:
     history = tuple(Message(**message) for message in values["history"])
     return Row(**values | {"history": history, "references": tuple(values["references"])})
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of files, would survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def digest_rows(rows: Iterable[Row]) -> str:

@@ -79,11 +79,6 @@ def make_question(given: str | None, kind: Kind, language: Language, labels: Seq
     return question.replace("{labels}", names)
 
 
-def fill_template(template: str, values: Mapping[str, str]) -> str:
-    """The template with its columns' values; braces in a value stay as they are."""
-    return template.format_map(values)
-
-
 def find_cut(template: str, values: Mapping[str, str], column: str) -> tuple[int, int | None]:
     """Where the column's text begins and ends in the filled template: what a long row may lose.
 

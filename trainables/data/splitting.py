@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from trainables.data.prompts import fill_template, find_cut
+from trainables.data.prompts import find_cut
 from trainables.data.rows import (
     SPLITS,
     Document,
@@ -190,7 +190,7 @@ def make_row(document: Document, template: str, source: str) -> Row:
     cut_from, cut_to = find_cut(template, document.columns, source)
     return Row(
         id=document.id,
-        prompt=fill_template(template, document.columns),
+        prompt=template.format_map(document.columns),
         target=document.target,
         history=document.history,
         thought=document.thought,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.config import TaskOptions
-from trainables.data.prompts import choose_template, fill_template
+from trainables.data.prompts import choose_template
 from trainables.data.tasks import TASKS
 from trainables.data.tasks.samsum import PROMPTS
 from trainables.errors import SweepAborted
@@ -46,8 +46,8 @@ def test_prompt_that_cannot_be_filled_is_one_clear_error(prompt: str, error: str
 
 @given(st.text(), st.text())
 def test_values_stand_in_the_prompt_as_they_are(text: str, title: str) -> None:
-    filled = fill_template(choose("<{title}> {{kept}} {text}"), {"text": text, "title": title})
-    assert filled == f"<{title}> {{kept}} {text}"
+    template = choose("<{title}> {{kept}} {text}")
+    assert template.format_map({"text": text, "title": title}) == f"<{title}> {{kept}} {text}"
 
 
 def test_instruction_prompt_has_its_three_blocks() -> None:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Collection
@@ -19,7 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
 from trainables.config import Hyperparameters
-from trainables.files import parse_json
+from trainables.files import parse_json, sync_path
 from trainables.models.base_model import make_lora_config
 from trainables.models.model_facts import parse_facts
 
@@ -90,7 +89,8 @@ def write_slot(
     save_file(_to_cpu(moments), tmp / MOMENTS_NAME)
     record = {"step": state.step, "params": dataclasses.asdict(params)}
     (tmp / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
-    _flush(tmp)
+    for path in tmp.iterdir():  # the rename makes them count
+        sync_path(path)
     if folder.exists():
         shutil.rmtree(folder)
     tmp.rename(folder)
@@ -146,10 +146,3 @@ def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
-def _flush(folder: Path) -> None:
-    """Have every file on the disk before the rename makes them count."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
