@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, get_first_line
 from trainables.files import parse_json
 from trainables.models.hub_files import download_hub_file, has_hub_file
 from trainables.shell import write_command
@@ -56,8 +56,7 @@ def check_encoder(encoder: str, layer: int) -> None:
             for name in ("model.safetensors", WEIGHTS_INDEX)
         )
     except (OSError, ValueError, AttributeError) as refused:
-        reason = str(refused).strip().partition("\n")[0] or type(refused).__name__
-        error = f"BERTScore's encoder {encoder} cannot be had: {reason}"
+        error = f"BERTScore's encoder {encoder} cannot be had: {get_first_line(refused)}"
         raise SweepAborted(error, f"{fix}, or leave out --bertscore") from None
     if layer > num_layers:
         raise SweepAborted(
@@ -131,8 +130,8 @@ def read_config(model: str) -> dict[str, Any]:
         _refuse_adapter(model)
         return read_json(download_hub_file(model, "config.json"))
     except (OSError, ValueError) as refused:
-        reason = str(refused).strip().splitlines()[0] if str(refused) else type(refused).__name__
-        raise SweepAborted(f"the model {model} cannot be had: {reason}", fix) from None
+        error = f"the model {model} cannot be had: {get_first_line(refused)}"
+        raise SweepAborted(error, fix) from None
 
 
 def _refuse_adapter(model: str) -> None:
