@@ -28,7 +28,7 @@ from trainables.data.tokens import compute_prompt_limit, encode_rows
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
 from trainables.metrics.registry import format_score
-from trainables.metrics.score_texts import score_said
+from trainables.metrics.score_texts import score_given_answers
 from trainables.models.tokenizer_file import TokenizerFile
 
 if TYPE_CHECKING:  # loads torch
@@ -205,7 +205,7 @@ def _score_rows(asked: Questions, said: Sequence[str | None], splits: Splits) ->
     }
     if known:
         rows, texts = zip(*known, strict=True)
-        scored = score_said(texts, rows, splits.scoring)
+        scored = score_given_answers(texts, rows, splits.scoring)
         results["scores"] = scored.metrics
         if scored.failure is not None:
             results["failure"] = scored.failure

@@ -20,7 +20,7 @@ from sweeps.records.paths import RunPaths
 from trainables.config import Metric
 from trainables.data.rows import Row, Scoring, Splits, select_fixed_slice, select_rung_rows
 from trainables.metrics.eval_result import SavedAnswers, read_answers
-from trainables.metrics.score_texts import score_said
+from trainables.metrics.score_texts import score_given_answers
 from trainables.metrics.sentences import sentences_of
 
 MAX_LEAD_SENTENCES = 3
@@ -102,7 +102,7 @@ def score_baseline(
     baseline: Baseline, rows: Sequence[Row], scoring: Scoring
 ) -> tuple[dict[str, float], SavedAnswers]:
     """The baseline's metrics on some rows, and what it says to each."""
-    scored = score_said([baseline.answer(row) for row in rows], rows, scoring)
+    scored = score_given_answers([baseline.answer(row) for row in rows], rows, scoring)
     saved = SavedAnswers(
         ids=tuple(row.id for row in rows),
         targets=tuple(row.target for row in rows),

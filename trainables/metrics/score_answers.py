@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trainables.data.rows import Row, Scoring
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult
-from trainables.metrics.score_texts import add_custom, score_texts
+from trainables.metrics.score_texts import add_custom_scores, score_texts
 
 END_OF_THOUGHT = "</think>"
 """One token of every tokenizer whose model can think."""
@@ -59,7 +59,7 @@ def score_answers(
         row_scores=row_scores,
         row_losses=tuple(row_losses),
     )
-    return add_custom(scored, rows, scoring)
+    return add_custom_scores(scored, rows, scoring)
 
 
 def score_labels(
@@ -103,7 +103,7 @@ def score_labels(
         probabilities=probabilities,
         row_losses=tuple(row_losses),
     )
-    return add_custom(scored, rows, scoring)
+    return add_custom_scores(scored, rows, scoring)
 
 
 def _compute_mean_loss(row_losses: Sequence[tuple[float, int]]) -> float:

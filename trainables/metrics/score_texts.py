@@ -45,7 +45,7 @@ def score_texts(
     return means | totals, row_scores
 
 
-def score_said(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> EvalResult:
+def score_given_answers(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> EvalResult:
     """All scores of answers that are given, texts or labels; the loss is of a model alone."""
     if scoring.kind == "classify":
         targets = [row.target for row in rows]
@@ -55,10 +55,10 @@ def score_said(said: Sequence[str], rows: Sequence[Row], scoring: Scoring) -> Ev
     else:
         metrics, of_rows = score_texts(said, rows, scoring)
     scored = EvalResult(metrics=metrics, answers=tuple(said), row_scores=of_rows)
-    return add_custom(scored, rows, scoring)
+    return add_custom_scores(scored, rows, scoring)
 
 
-def add_custom(scored: EvalResult, rows: Sequence[Row], scoring: Scoring) -> EvalResult:
+def add_custom_scores(scored: EvalResult, rows: Sequence[Row], scoring: Scoring) -> EvalResult:
     """The scores of the user's own metrics too, or why there are none."""
     if not scoring.custom:
         return scored

@@ -26,7 +26,7 @@ from trainables.data.rows import MetricCode, Row, Scoring, Splits, select_fixed_
 from trainables.metrics.classification import classification_scores
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.metrics.rouge import ROUGE_TYPES, rouge_rows
-from trainables.metrics.score_texts import add_custom
+from trainables.metrics.score_texts import add_custom_scores
 
 LABELS = ("good", "bad", "odd")
 ACCURACY, ROUGE = Metric(name="accuracy"), Metric(name="rougeLsum")
@@ -88,7 +88,7 @@ def scored(rows: Sequence[Row], splits: Splits, answer: Answer) -> EvalResult:
         rouge = rouge_rows(said, targets, "english")
         own = {name: tuple(row[name] for row in rouge) for name in ROUGE_TYPES}
         metrics = {name: sum(values) / len(values) for name, values in own.items()}
-    return add_custom(
+    return add_custom_scores(
         EvalResult(metrics=metrics, answers=tuple(said), row_scores=own), rows, splits.scoring
     )
 
