@@ -45,6 +45,18 @@ def test_clusters_are_joined_as_they_ask_for_tokens(tmp_path: Path) -> None:
             f"joined {open_one} 7": ("owner", {"RAY_ADDRESS": open_one}),
             "this user's is not its own": ("stranger", {"RAY_ADDRESS": guarded}),
             "asks for its token, and none was found": ("fresh", {"RAY_ADDRESS": guarded}),
+            "RAY_AUTH_MODE=disabled sends none": (
+                "owner",
+                {"RAY_ADDRESS": guarded, "RAY_AUTH_MODE": "disabled"},
+            ),
+            "its token, and none was found\n": (
+                "fresh",
+                {"RAY_ADDRESS": guarded, "RAY_AUTH_MODE": "token"},
+            ),
+            "token, and this user's is not its own": (
+                "fresh",
+                {"RAY_ADDRESS": guarded, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64},
+            ),
         }
         code = JOIN.format(before="")
         started = {
@@ -58,6 +70,7 @@ def test_clusters_are_joined_as_they_ask_for_tokens(tmp_path: Path) -> None:
         for told, driver in started.items():
             stdout, stderr = driver.communicate(timeout=120)
             assert told in stdout, (stdout, stderr)
+            assert told.startswith(("joined", "this process")) or "RAY_AUTH_MODE unset" in stdout
             assert stderr == ""
             assert len(stdout.splitlines()) == (1 if told.startswith("joined") else 2)
 
