@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.nfs_locks import lock_as_nfs
 from trainables.errors import SweepAborted
-from trainables.folder_locks import find_lock, hold_writers_lock, wait_for_writers
+from trainables.folder_locks import find_lock, hold_writers_lock, lock_folder, wait_for_writers
 
 WRITER = """
 import sys, time
@@ -40,6 +41,14 @@ def test_writers_are_waited_for_until_they_die_and_lock_nothing_on_shared_storag
         wait_for_writers(tmp_path, 60.0)
         assert time.monotonic() - began_s < 30
     assert not list(tmp_path.iterdir())
+
+
+def test_locks_of_nfs_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock_as_nfs(monkeypatch)
+    with hold_writers_lock(tmp_path), hold_writers_lock(tmp_path):
+        pass
+    with lock_folder(tmp_path / "t0000"):
+        wait_for_writers(tmp_path, 0.0)
 
 
 def test_a_folder_of_locks_that_another_user_made_first_is_refused(

@@ -4,6 +4,7 @@ import platform
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,20 @@ def test_late_node_is_recorded_if_its_gpus_hold_a_trial(
     (event,) = read_events(paths.events)
     assert (event["kind"], event["node"], event["cpus"]) == ("node_joined", "b", 8)
     assert event["gpus"] == ["made up, 80 GiB"]
+
+
+def test_hardware_of_all_nodes_is_recorded_and_too_few_gpus_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = [make_node("a", 80.0), make_node("b", 24.0)]
+    monkeypatch.setattr(nodes, "_inspect_nodes", lambda config, paths: found)
+    added: dict[str, Any] = {}
+    monkeypatch.setattr(nodes.sweep_json, "add", lambda paths, **facts: added.update(facts))
+    assert nodes.check_nodes(replace(CONFIG, gpus=5), RunPaths(tmp_path)) == found
+    assert caplog.messages == ["--gpus 5: the cluster has 2 by now"]
+    assert added["hardware"]["nodes"]["b"]["gpus"] == ["made up, 24 GiB"]
+
+
+def test_folder_of_a_model_is_to_be_shared_unless_it_is_bundled(tmp_path: Path) -> None:
+    for model, shared in ((tmp_path, tmp_path), (tiny.MODEL_DIR, None), ("Qwen/Qwen3-0.6B", None)):
+        assert nodes._find_shared_model(replace(CONFIG, model=str(model))) == shared

@@ -21,6 +21,7 @@ from sweeps.records.run_lock import (
     lock_run,
     read_heartbeat,
 )
+from tests.nfs_locks import lock_as_nfs
 from trainables.errors import SweepAborted
 
 FACTS = {"num_gpus": 1, "num_packs": 1, "slots_per_gpu": 8}
@@ -64,6 +65,14 @@ def test_where_there_are_no_locks_the_heartbeat_decides(
     assert is_taken(paths)
     write_beat(paths, here, 2**22 + 1)  # no process
     assert not is_taken(paths)
+
+
+def test_locks_of_nfs_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock_as_nfs(monkeypatch)
+    paths = RunPaths(tmp_path)
+    with lock_run(paths, "sweep"):
+        assert find_lock_owner(paths).is_driver and is_taken(paths)
+    assert find_lock_owner(paths).is_driver is False and not is_taken(paths)
 
 
 def test_a_heart_beats_by_itself_until_the_end(
