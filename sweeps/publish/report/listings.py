@@ -1,6 +1,7 @@
 """The lists of a report: trials, failures, rows, settings, versions, costs and commands."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -129,4 +130,5 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
         ]
     commands.append(("Make this page again", f"python -m sweeps.report {run}"))
     commands.append(("Repeat the sweep", write_sweep_command(sweep.config)))
-    return [(what, redact(command)) for what, command in commands]
+    quoted_home = rf"(\$?'){re.escape(str(Path.home()))}/"  # within quotes a ~ is no home
+    return [(what, redact(re.sub(quoted_home, r"~/\1", text))) for what, text in commands]

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from sweeps.publish.load_run import load_run
+from sweeps.publish.report.listings import list_commands
 from sweeps.publish.report.page import render
 from sweeps.report import main
+from tests.sweeps.commands import read_by_shell
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
 from trainables.errors import SweepAborted
 
@@ -66,6 +68,19 @@ def test_page_of_many_trials_is_small_loads_nothing_and_says_what_came_out(tmp_p
         assert told in page.text, told
     assert page.tags.count("article") == 20
     assert str(Path.home()) not in html
+
+
+@pytest.mark.parametrize("name", ["my  runs", "it's $HOME", "a\nb"])
+def test_commands_of_the_page_can_be_pasted_and_do_not_name_the_home_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = write_run(tmp_path / name / "mine", is_ended=False)
+    commands = dict(list_commands(load_run(paths.folder)))
+    assert not any(str(tmp_path) in command for command in commands.values())
+    assert read_by_shell(commands["Make this page again"])[-1] == str(paths.folder)
+    resume = read_by_shell(commands["Resume the sweep"])
+    assert resume[resume.index("--runs-dir") + 1] == str(tmp_path / name)
 
 
 def test_what_data_labels_logs_and_models_say_is_text_on_the_page(tmp_path: Path) -> None:
