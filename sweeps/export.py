@@ -107,9 +107,8 @@ def read_card(path: Path) -> str:
         card = path.read_bytes().decode()
         data = ModelCard(card).data
     except Exception as refused:  # yaml and huggingface_hub raise many kinds
-        raise make_redacted_error(
-            f"the metadata of {path} cannot be read: {refused}", fix
-        ) from None
+        error = f"the metadata of {path} cannot be read: {refused}"
+        raise make_redacted_error(error, fix) from None
     _require(data.get("library_name") == "peft", f"{path} does not say library_name: peft", fix)
     return card
 

@@ -127,9 +127,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     pairs = [_make_requests(row, args) for row in rows]
     folder = args.run / "judge"
     replies, usage = _ask_missing([request for pair in pairs for request in pair], args, folder)
-    choices = [
-        tuple(read_choice(replies[_digest_request(request)]) for request in pair) for pair in pairs
-    ]
+    choices = [tuple(read_choice(replies[_digest_request(r)]) for r in pair) for pair in pairs]
     verdicts = [None if None in c else CHOICES.get(c, "tie_by_disagreement") for c in choices]
     scores = summarise(verdicts)
     for name, value in scores.items():

@@ -114,9 +114,8 @@ def _make_tiny_labels(
 ) -> SweepConfig:
     """A tiny sweep with few rungs, because accuracy rises late."""
     common = {"num_trials": 8, "num_rungs": 2, "reduction_factor": 2, "eval_rows": 60}
-    return _make_tiny(
-        task, data, presets.LABELS_TINY, task_options=task_options, **common, **options
-    )
+    options |= common | {"task_options": task_options}
+    return _make_tiny(task, data, presets.LABELS_TINY, **options)
 
 
 def _make_sweep(

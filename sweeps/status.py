@@ -187,9 +187,7 @@ def suggest(status: RunStatus) -> list[str]:
         return [f"{PROG} {run} --watch"]
     if status.state in ("running", "stalled"):
         return [f"python -m sweeps.ask {run} --stop TRIAL | --add NAME=VALUE | --finish"]
-    from sweeps.checks.commands import (
-        write_resume_command,  # loads Optuna, which most runs do without
-    )
+    from sweeps.checks.commands import write_resume_command  # loads Optuna
     from sweeps.checks.sweep_json import parse_config
 
     try:

@@ -213,9 +213,8 @@ def run_stages(
             verdicts.write(verdict, paths, outcome.baseline_facts)
         confusion = write_best(config, preflight, paths, trials, outcome, verdict)
         files = [path.name for path in list_exported(paths.best)]
-        log.append(
-            "summary", **summary.make_summary_fields(outcome, verdict, confusion), files=files
-        )
+        fields = summary.make_summary_fields(outcome, verdict, confusion)
+        log.append("summary", **fields, files=files)
     cost = _log_end(eta, log, records, ledgers, own_ledgers, time.monotonic() - began_s)
     about = plan.describe_added_rows(preflight.splits)
     print(

@@ -84,11 +84,8 @@ def _describe_experts(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
 
 def _describe_kernels(config: SweepConfig, model: ModelFacts) -> dict[str, str]:
     """What solo trials of a hybrid go without on this machine's GPUs."""
-    oldest = (
-        find_oldest_gpu(list_visible_gpus())
-        if model.is_hybrid and config.engine == "solo"
-        else None
-    )
+    is_solo_hybrid = model.is_hybrid and config.engine == "solo"
+    oldest = find_oldest_gpu(list_visible_gpus()) if is_solo_hybrid else None
     fault = find_fault(oldest.compute_capability) if oldest else None
     if fault is None:
         return {}

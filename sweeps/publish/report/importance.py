@@ -54,9 +54,7 @@ def compute_importances(
         return {}
     from optuna import importance  # loads scikit-learn where it is installed
 
-    distributions = {
-        name: _make_distribution(name, values, space) for name, values in varied.items()
-    }
+    distributions = {name: _make_distribution(name, v, space) for name, v in varied.items()}
     study = optuna.create_study(direction=metric.direction)
     for trial in scored:
         point = make_point(trial.params)

@@ -225,10 +225,6 @@ def _make_band(axis: int) -> dict[str, Any]:
         name: {"signal": f"brush{axis} ? {choose}(brush{axis}[0], brush{axis}[1]) : 0"}
         for name, choose in (("y", "min"), ("y2", "max"))
     }
-    look = {
-        "x": _make_position(axis, -6),
-        "width": 12,
-        "fill": "var(--accent)",
-        "fillOpacity": 0.35,
-    }
-    return {**_make_mark("rect", {**ends, **look}), "interactive": False}
+    look = {"width": 12, "fill": "var(--accent)", "fillOpacity": 0.35}
+    band = {"x": _make_position(axis, -6), **ends, **look}
+    return {**_make_mark("rect", band), "interactive": False}
