@@ -1,7 +1,7 @@
 """Who trained in which slot of which GPU, and when; and where the GPUs' time went."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.command_line.durations import format_duration
@@ -14,7 +14,7 @@ from sweeps.records.run import find_time
 ROW_HEIGHT = 17
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Span:
     """A trial in one slot, from its entry to its last report there, or to its end."""
 
@@ -24,9 +24,9 @@ class Span:
     slot: int
     began_s: float
     """Unix time."""
-    ended_s: float
+    ended_s: float = 0.0
     device: str = ""
-    reports_s: list[float]
+    reports_s: list[float] = field(default_factory=list)
     status: str = "running"
 
 
@@ -37,41 +37,37 @@ def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
     Args:
         now_s: where what has not ended is drawn to; when the log was last written.
     """
-    spans: dict[str, list[Span]] = {}
+    spans: list[Span] = []
+    last: dict[str, Span] = {}  # of each trial
     begun: dict[str, float] = {}
     for event in events:
-        trial_id, time_s = event.get("trial_id"), find_time(event).timestamp()
-        if event["kind"] == "trial_started":
+        kind, time_s = event["kind"], find_time(event).timestamp()
+        if kind == "trial_started":
             begun[event["trial_id"]] = time_s
-        elif event["kind"] == "finals_started":
+        elif kind == "finals_started":
             begun |= {run["trial_id"]: time_s for run in event["runs"]}
-        elif event["kind"] == "report":
-            own = spans.setdefault(event["trial_id"], [])
-            place = event.get("pack", ""), event.get("slot"), event.get("entered", 0.0)
-            known = (own[-1].pack, own[-1].slot, own[-1].began_s) if own else None
-            if not event.get("pack"):
-                place = ("", -1, begun.get(event["trial_id"], time_s))
-            if place != known:
-                if own:
-                    own[-1].status = "moved"
-                pack, slot, entered = place
-                began = {"pack": pack, "slot": slot, "began_s": entered, "reports_s": []}
-                device = event.get("device", "")
-                own.append(Span(trial_id=event["trial_id"], ended_s=time_s, device=device, **began))
-            own[-1].reports_s.append(time_s)
-            own[-1].ended_s = time_s
-        elif event["kind"] == "trial_ended" and (own := spans.get(str(trial_id), [])):
-            own[-1].status = event["status"]
-            own[-1].ended_s = max(own[-1].ended_s, time_s)
-    for own in spans.values():
-        for span in own:  # a pack on another machine has another clock
-            span.began_s = min(span.began_s, span.reports_s[0])
-    ordered = sorted((span for own in spans.values() for span in own), key=lambda s: s.began_s)
-    for span in ordered:
+        elif kind == "report":
+            trial_id, span = event["trial_id"], last.get(event["trial_id"])
+            if pack := event.get("pack", ""):
+                place = (pack, event.get("slot", -1), event.get("entered", 0.0))
+            else:
+                place = ("", -1, begun.get(trial_id, time_s))
+            if span is None or (span.pack, span.slot, span.began_s) != place:
+                if span is not None:
+                    span.status = "moved"
+                span = last[trial_id] = Span(trial_id, *place, device=event.get("device", ""))
+                spans.append(span)
+            span.reports_s.append(time_s)
+            span.ended_s = time_s
+        elif kind == "trial_ended" and (span := last.get(event["trial_id"])):
+            span.status, span.ended_s = event["status"], max(span.ended_s, time_s)
+    for span in spans:
+        span.began_s = min(span.began_s, span.reports_s[0])  # another machine has another clock
         if span.status == "running":
             span.ended_s = max(span.ended_s, now_s)
-    _assign_rows([span for span in ordered if not span.pack])
-    return ordered
+    spans.sort(key=lambda span: span.began_s)
+    _assign_rows([span for span in spans if not span.pack])
+    return spans
 
 
 def _assign_rows(spans: Sequence[Span]) -> None:
@@ -94,7 +90,7 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
     packs = list(dict.fromkeys(span.pack for span in spans))
     unit, unit_s = ("minutes", 60.0) if now_s - began_s < 3 * 3600 else ("hours", 3600.0)
 
-    def row_of(span: Span) -> str:
+    def name_row(span: Span) -> str:
         if not span.pack:
             return f"trial process {span.slot + 1}"
         pack = f"pack {packs.index(span.pack) + 1} " * (len(packs) > 1)
@@ -104,7 +100,7 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
     for span in spans:
         bar = {
             "trial": span.trial_id,
-            "row": row_of(span),
+            "row": name_row(span),
             "from": max(0.0, span.began_s - began_s) / unit_s,
             "to": (span.ended_s - began_s) / unit_s,
             "kind": "finals" if span.trial_id.startswith("f") else "search",
@@ -117,7 +113,7 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
             {"row": bar["row"], "at": (time_s - began_s) / unit_s, "trial": span.trial_id}
             for time_s in span.reports_s
         ]
-    keys = {row_of(s): (packs.index(s.pack), s.slot) for s in spans}
+    keys = {name_row(s): (packs.index(s.pack), s.slot) for s in spans}
     order = sorted(keys, key=lambda row: keys[row])
     y, x = plots.encode_category("row", order, ticks=False, domain=False), f"{unit} since the start"
     begins, ends = plots.encode_number("from", x), plots.encode_number("to", x)
