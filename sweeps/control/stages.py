@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import optuna
 import ray
@@ -51,6 +50,7 @@ from sweeps.records.trials_csv import write_csv
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Search, choose_num_startup_trials
 from sweeps.tracking.progress import ProgressTable
+from sweeps.tracking.run_status import FACTS
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
 from trainables.checkpoint import prune_to_adapter
@@ -83,9 +83,10 @@ def run_stages(
         SweepAborted: the disk or the cluster is of no more use.
     """
     began_s = time.monotonic()
-    metric = preflight.task.metric
+    metric, splits = preflight.task.metric, preflight.splits
     log = EventLog(paths.events)
     events = read_events(paths.events)  # what earlier processes of this sweep have done
+    earlier = replay(events)
     earlier_ledgers = read_ledgers(paths.checkpoints, config.storage)
     reader = RequestReader(paths, events)
     pending = reader.read_new()
@@ -125,25 +126,19 @@ def run_stages(
             # The packs load meanwhile.
             began = read_record(paths)  # its name stays that of the study, and of the group in W&B
             search = _open_search(
-                config, metric, paths, began["name"], events, is_resumed=is_resumed
+                config, metric, paths, began["name"], earlier, is_resumed=is_resumed
             )
-            splits = preflight.splits
             model = CostModel(config, allocation, len(splits.validation), len(splits.test))
             eta = Eta(model, replay_all(events))
-            earlier = replay(events)
+            place = describe_place(cluster, allocation)
+            slots = [capacity.num_slots for capacity in allocation.capacities]
+            left_s = eta.compute_left_s
             progress = ProgressTable(
-                metric,
-                config.num_trials,
-                config.max_steps,
-                earlier,
-                eta.compute_left_s,
-                describe_place(cluster, allocation),
-                [capacity.num_slots for capacity in allocation.capacities],
+                metric, config.num_trials, config.max_steps, earlier, left_s, place, slots
             )
             controller = TrialController(config, paths, metric, search, log, (eta, progress))
-            counts = ("num_gpus", "num_packs", "slots_per_gpu")
-            facts = {name: getattr(allocation, name) for name in counts}
-            at_end.enter_context(keep_heartbeat(paths, eta.compute_left_s, facts))
+            facts = {name: getattr(allocation, name) for name in FACTS}
+            at_end.enter_context(keep_heartbeat(paths, left_s, facts))
             tracked = TrackedSweep(
                 config=replace(config, track=",".join(names)),
                 wandb_mode=preflight.wandb_mode,
@@ -153,14 +148,24 @@ def run_stages(
                 sweep_id=began["sweep_id"],
             )
             at_end.enter_context(run_trackers(trackers, tracked))  # ends when no GPU waits for it
+
+            def tell_estimate(throughput: Throughput | None) -> None:
+                eta.predict(throughput, events, earlier_ledgers, time.monotonic() - began_s)
+                if eta.estimate is not None:
+                    print(*eta.estimate.describe(), sep="\n", flush=True)
+                    log.append("predicted", **asdict(eta.estimate))
+                    sweep_json.add(paths, predicted=asdict(eta.estimate))
+                if eta.budget_s is not None:
+                    left = format_duration(max(0.0, eta.budget_s))
+                    print(f"budget: {left} are left", flush=True)
+
             # The search and the finals' runs, from where earlier processes left them.
             try:
                 with disable_gc():
                     from sweeps.control import ray_tuner  # the packs have not waited for Ray Tune
 
-                tell = partial(_tell_estimate, eta, log, paths, events, earlier_ledgers, began_s)
                 steering = Steering(controller, paths, log, events, reader, pending)
-                gate = StartupGate(controller, pool, tell)
+                gate = StartupGate(controller, pool, tell_estimate)
                 if config.time_budget is not None or config.gpu_hours is not None:
                     gate.wait()  # it may leave no room for a trial, and then none is to start
                 with progress:
@@ -188,7 +193,7 @@ def run_stages(
             verdict = None
             if finals is not None:
                 verdict = verdicts.decide_winner(
-                    config, paths, finals, records, metric, preflight.splits.scoring
+                    config, paths, finals, records, metric, splits.scoring
                 )
                 verdicts.write(verdict, paths)
                 sweep_json.add(paths, finals=verdicts.summarize(verdict))
@@ -206,8 +211,8 @@ def run_stages(
             for ledger in own_ledgers:
                 log.append("pack_ended", pack=ledger.pack_id, **asdict(ledger))
         # The GPUs are free now.
-        outcome = add_bertscore(config, preflight.splits, paths, log, outcome)
-        outcome = add_baselines(config, preflight.splits, paths, metric, outcome)
+        outcome = add_bertscore(config, splits, paths, log, outcome)
+        outcome = add_baselines(config, splits, paths, metric, outcome)
         sweep_json.add(paths, **outcome.baseline_facts)
         if verdict is not None:
             verdicts.write(verdict, paths, outcome.baseline_facts)
@@ -216,7 +221,7 @@ def run_stages(
         fields = summary.make_summary_fields(outcome, verdict, confusion)
         log.append("summary", **fields, files=files)
     cost = _log_end(eta, log, records, ledgers, own_ledgers, time.monotonic() - began_s)
-    about = plan.describe_added_rows(preflight.splits)
+    about = plan.describe_added_rows(splits)
     print(
         summary.describe(
             config, paths, trials, metric, outcome, ledgers, verdict, confusion, about
@@ -232,7 +237,7 @@ def _open_search(
     metric: Metric,
     paths: RunPaths,
     name: str,
-    events: Sequence[dict[str, Any]],
+    earlier: Sequence[TrialRecord],
     *,
     is_resumed: bool,
 ) -> Search:
@@ -240,14 +245,14 @@ def _open_search(
 
     Args:
         name: of the study.
-        events: of the sweep's earlier processes.
+        earlier: trials of the sweep's earlier processes.
     """
     url = config.study_storage or paths.study_url
     open_storage(url, name, metric, is_resumed=is_resumed)
     study = optuna.create_study(direction=metric.direction)
     num_startup = choose_num_startup_trials(config.num_trials)
     search = Search(study, config.space, config.seed, num_startup, config.sampler)
-    search.restore(replay(events), metric, plan.list_start_points(config)[: config.num_trials])
+    search.restore(earlier, metric, plan.list_start_points(config)[: config.num_trials])
     return search
 
 
@@ -261,25 +266,6 @@ def _connect_cluster() -> Cluster:
         return connect(num_local_cpus=max(count_cores(), 2))
     except ClusterError as refused:
         raise SweepAborted(refused.error, refused.fix) from refused
-
-
-def _tell_estimate(
-    eta: Eta,
-    log: EventLog,
-    paths: RunPaths,
-    events: Sequence[dict[str, Any]],
-    earlier: Sequence[Ledger],
-    began_s: float,
-    throughput: Throughput | None,
-) -> None:
-    """Says what is expected, before the first trial."""
-    eta.predict(throughput, events, earlier, time.monotonic() - began_s)
-    if eta.estimate is not None:
-        print(*eta.estimate.describe(), sep="\n", flush=True)
-        log.append("predicted", **asdict(eta.estimate))
-        sweep_json.add(paths, predicted=asdict(eta.estimate))
-    if eta.budget_s is not None:
-        print(f"budget: {format_duration(max(0.0, eta.budget_s))} are left", flush=True)
 
 
 def _collect_records(
