@@ -1,5 +1,8 @@
 """Commands that can be pasted: a real shell reads each word as it was."""
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,10 @@ from tests.sweeps.commands import read_by_shell
 from trainables.shell import write_command, write_flag
 
 PROJECT = Path(__file__).resolve().parents[2]
+PACKAGES = ("sweeps", "trainables", "search_spaces", "cluster")
+FILES = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
+COMMAND = re.compile(r"(python -m [\w.]+|wandb sync|optuna-dashboard) \Z")
+"""What a text ends with where a command's words are put in."""
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
@@ -46,8 +53,31 @@ def test_value_that_begins_with_a_dash_is_joined_to_its_flag(
 
 
 def test_no_other_file_quotes_words_for_a_shell() -> None:
-    packages = ("sweeps", "trainables", "search_spaces", "cluster")
-    files = [path for package in packages for path in (PROJECT / package).rglob("*.py")]
-    users = {path for path in files if "shlex" in path.read_text("utf-8")}
+    users = {path for path in FILES if "shlex" in path.read_text("utf-8")}
     # cluster imports nothing of the others
     assert users == {PROJECT / "trainables" / "shell.py", PROJECT / "cluster" / "launch.py"}
+
+
+def test_words_of_every_shown_command_are_quoted() -> None:
+    num_found = 0
+    for path in FILES:
+        source = path.read_text("utf-8")
+        for text, word in _list_texts_before_words(ast.parse(source)):
+            if COMMAND.search(text):
+                num_found += 1
+                shown = ast.unparse(word)
+                is_quoted = shown.startswith("write_command(")
+                assert is_quoted or f" {shown} = write_command(" in source, (path, text, shown)
+    assert num_found > 15
+
+
+def _list_texts_before_words(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """What stands before each value in f-strings and in formats of the log."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            for text, word in zip(node.values, node.values[1:], strict=False):
+                if isinstance(text, ast.Constant) and isinstance(word, ast.FormattedValue):
+                    yield str(text.value), word.value
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            texts = re.split("%[^%]*?[sdf]", str(node.args[0].value))
+            yield from zip(texts, node.args[1:], strict=False)
