@@ -113,9 +113,10 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
             {"row": bar["row"], "at": (time_s - began_s) / unit_s, "trial": span.trial_id}
             for time_s in span.reports_s
         ]
-    keys = {name_row(s): (packs.index(s.pack), s.slot) for s in spans}
-    order = sorted(keys, key=lambda row: keys[row])
-    y, x = plots.encode_category("row", order, ticks=False, domain=False), f"{unit} since the start"
+    places = sorted({(packs.index(span.pack), span.slot, name_row(span)) for span in spans})
+    order = [row for *_, row in places]
+    y = plots.encode_category("row", order, ticks=False, domain=False)
+    x = f"{unit} since the start"
     begins, ends = plots.encode_number("from", x), plots.encode_number("to", x)
     tip = plots.list_tooltip("trial", "status", row="place", took="stayed", num="reports")
     fill = plots.encode_name(
