@@ -22,7 +22,7 @@ from sweeps.cli import explain_end
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from trainables.errors import SweepAborted
+from trainables.errors import REPEAT, SweepAborted
 from trainables.process import disable_gc
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
             )
             return code, paths.folder
         except (SweepAborted, OSError) as ended:
-            aborted = explain_end(ended)
+            if os.path.exists(paths.sweep_json):
+                aborted = explain_end(ended)
+            else:  # whatever was missed first
+                gone = f"the run {paths.folder} was deleted while its sweep ran"
+                aborted = SweepAborted(gone, f"put it back, {REPEAT}")
             _log_interruption(paths, aborted.error)
             if not aborted.is_resumable:
                 raise

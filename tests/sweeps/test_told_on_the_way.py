@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import shlex
+import shutil
 import signal
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +56,25 @@ def test_what_a_resume_mends_comes_with_the_whole_command(
         run_sweep("samsum", tiny=True, engine="solo", runs_dir=tmp_path, name="again")
     call = f"run_sweep('samsum', tiny=True, name='again', runs_dir={str(tmp_path)!r}, resume=True)"
     assert told.value.fix == f"free space, then repeat the command with --resume: {call}"
+
+
+@pytest.mark.parametrize(
+    "missed", [SweepAborted("there is no sweep", "make one"), FileNotFoundError(2, "No such file")]
+)
+def test_run_that_is_deleted_meanwhile_is_told(
+    missed: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stages(_: Any, __: Any, paths: RunPaths, **___: Any) -> NoReturn:
+        shutil.rmtree(paths.folder)
+        raise missed
+
+    monkeypatch.setattr(stages, "run_stages", run_stages)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SweepAborted) as told:
+        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
+    assert told.value.error == f"the run {tmp_path / 'a'} was deleted while its sweep ran"
+    remedy = "put it back, then repeat the command with --resume: python -m sweeps.run samsum"
+    assert told.value.fix.startswith(remedy)
 
 
 def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
