@@ -125,7 +125,7 @@ def run_stages(
         ) as pool:
             # The packs load meanwhile.
             began = read_record(paths)  # its name stays that of the study, and of the group in W&B
-            search = _open_search(
+            search = open_search(
                 config, metric, paths, began["name"], earlier, is_resumed=is_resumed
             )
             model = CostModel(config, allocation, len(splits.validation), len(splits.test))
@@ -232,7 +232,7 @@ def run_stages(
     return EXIT_DONE
 
 
-def _open_search(
+def open_search(
     config: SweepConfig,
     metric: Metric,
     paths: RunPaths,

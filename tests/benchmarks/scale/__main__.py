@@ -36,14 +36,13 @@ from sweeps.control import ray_tuner
 from sweeps.control.controller import TrialController
 from sweeps.control.gpu_places import GpuPlaces
 from sweeps.control.pack_pool import PackPool
+from sweeps.control.stages import open_search
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost.eta import Eta
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import RequestReader
-from sweeps.search.storage import open_storage
-from sweeps.search.study import Search, choose_num_startup_trials
 from sweeps.tracking.progress import ProgressTable
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.tracker_process import run_trackers, start_trackers
@@ -131,9 +130,7 @@ def measure_sweep(folder: Path, num_trials: int, num_packs: int, lock_s: float) 
     )
     model.config = config = replace(model.config, space=LoraSpace(), start_points=())
     paths = RunPaths(folder)
-    open_storage(paths.study_url, config.name, METRIC, is_resumed=False)
-    study = optuna.create_study(direction="maximize")
-    search = Search(study, config.space, config.seed, choose_num_startup_trials(num_trials))
+    search = open_search(config, METRIC, paths, config.name, [], is_resumed=False)
     eta = Eta(model)
     console = Console(file=io.StringIO(), width=200)
     progress = ProgressTable(
