@@ -226,6 +226,17 @@ def test_model_or_data_that_only_another_user_may_read_is_refused(
         assert refused_to_another_user(check, fault)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+def test_folder_for_ray_that_another_user_may_only_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
+        os.chmod(folder, 0o755)
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        check = partial(preflight._check_cluster, _tiny())
+        assert refused_to_another_user(check, f"Ray's temporary folder {folder} cannot be made")
+
+
 def test_resumed_run_needs_no_free_name(tmp_path: Path) -> None:
     run_folder(tmp_path, "runs/mine")
     preflight.check_run_folder(_tiny(name="mine"), is_resumed=True)
