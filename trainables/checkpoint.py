@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from trainables.config import TrialReport
+from trainables.config import Hyperparameters, TrialReport
 from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
 from trainables.files import is_disk_full, parse_json, write_atomic
 
@@ -172,6 +172,28 @@ def delete_all_but(remaining: Sequence[Path], folder: Path) -> None:
     unfinished = folder.glob(f"checkpoint-*{TMP_SUFFIX}")
     for path in {*_list_checkpoints(folder), *unfinished} - set(remaining):
         shutil.rmtree(path)
+
+
+def read_adapter_params(folder: Path) -> Hyperparameters:
+    """The hyperparameters that the PEFT config of a finished adapter tells.
+
+    The learning rate and dropout, which a finished adapter has no use for, are not the trial's.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is damaged.
+    """
+    path = folder / ADAPTER_NAMES[0]
+    config: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+    try:
+        return Hyperparameters(
+            lora_rank=config["r"],
+            lora_alpha=config["lora_alpha"],
+            learning_rate=1.0,
+            use_rslora=config["use_rslora"],
+            target_modules=tuple(sorted(config["target_modules"])),
+        )
+    except (KeyError, TypeError, AttributeError) as wrong:
+        raise ValueError(f"{path.name} is no PEFT config: {wrong!r}") from None
 
 
 def _write_mark(mark: TrialReport | Progress, name: str) -> None:

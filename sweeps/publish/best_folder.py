@@ -24,7 +24,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run import check_is_run, read_run
 from sweeps.records.trial_record import TrialRecord, find_reported, replay
 from sweeps.records.trials_csv import count_by_status
-from trainables.checkpoint import get_checkpoint_folder
+from trainables.checkpoint import get_checkpoint_folder, read_adapter_params
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
 from trainables.data.tasks import TASKS
@@ -127,12 +127,9 @@ def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[T
 
 def check_adapter(folder: Path) -> None:
     """Refuses a PEFT folder whose files cannot be read."""
-    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     try:
-        config = parse_json(config_path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or "r" not in config:
-            raise ValueError(f"{config_path.name} is no PEFT config")
-        read_header(weights_path)
+        read_adapter_params(folder)
+        read_header(folder / ADAPTER_FILES[1])
     except (OSError, ValueError, SweepAborted) as damaged:
         raise SweepAborted(
             f"the adapter in {folder} is damaged: {get_first_line(damaged)}",

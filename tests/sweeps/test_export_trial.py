@@ -104,12 +104,24 @@ def test_winner_before_more_trials_is_exported_as_itself(run: Path, tmp_path: Pa
     assert "trial t0002 of a hyperparameter sweep" in card and "| test | rougeLsum | 40.00" in card
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 100_000, '{"r": 8}'])
 def test_damaged_adapter_of_a_trial_is_told(text: str, run: Path, tmp_path: Path) -> None:
     folder = run / "checkpoints" / "t0002" / "checkpoint-30"
     (folder / "adapter_config.json").write_text(text)
     error, _ = refusal(export(run, "--trial", "t0002", "--to", tmp_path / "copy"))
     assert f"the adapter in {folder} is damaged" in error
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"r": "x"}, {"r": 0}, {"lora_alpha": None}, {"target_modules": [1]}]
+)
+def test_adapter_with_a_wrong_value_is_told(
+    wrong: dict[str, object], run: Path, tmp_path: Path
+) -> None:
+    path = run / "checkpoints" / "t0002" / "checkpoint-30" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    error, _ = refusal(export(run, "--trial", "t0002", "--to", tmp_path / "copy"))
+    assert f"the adapter in {path.parent} is damaged" in error
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX
+from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX, read_adapter_params
 from trainables.config import Hyperparameters
 from trainables.files import parse_json, sync_path
 from trainables.models.base_model import make_lora_config
@@ -116,19 +116,8 @@ def read_slot(folder: Path, params: Hyperparameters) -> SlotState:
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], Hyperparameters]:
-    """A finished adapter's weights, and the hyperparameters that its PEFT config tells.
-
-    The learning rate and dropout, which a finished adapter has no use for, are not the trial's.
-    """
-    config: dict[str, Any] = parse_json((folder / "adapter_config.json").read_text("utf-8"))
-    params = Hyperparameters(
-        lora_rank=config["r"],
-        lora_alpha=config["lora_alpha"],
-        learning_rate=1.0,
-        use_rslora=config["use_rslora"],
-        target_modules=tuple(sorted(config["target_modules"])),
-    )
-    return load_file(folder / WEIGHTS_NAME), params
+    """A finished adapter's weights, and the hyperparameters that its PEFT config tells."""
+    return load_file(folder / WEIGHTS_NAME), read_adapter_params(folder)
 
 
 def _materialise(layer: Any, dtype: torch.dtype) -> None:
