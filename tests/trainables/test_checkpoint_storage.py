@@ -22,7 +22,13 @@ from trainables.checkpoint import (
     write_progress,
     write_report,
 )
-from trainables.checkpoint_storage import fetch_checkpoint, fetch_last, prune
+from trainables.checkpoint_storage import (
+    SET_ASIDE,
+    fetch_checkpoint,
+    fetch_last,
+    prune,
+    set_aside,
+)
 from trainables.config import TrialReport
 from trainables.errors import SweepAborted
 
@@ -318,3 +324,24 @@ def test_node_tests_the_adapter_of_the_run_and_not_of_an_earlier_one_of_its_name
     checkpoint = get_checkpoint_folder(earlier, 9)
     assert fetch_checkpoint(run_url, checkpoint, is_compared=True) == checkpoint
     assert read_contents(checkpoint) == {"this run's"}
+
+
+def test_what_is_set_aside_is_whole_goes_on_nowhere_and_outlives_the_next_attempt(
+    url: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first" / TRIAL_ID, tmp_path / "second" / TRIAL_ID
+    for step in (1, 3):
+        make_checkpoint(first, step, f"first {step}")
+        publish(first, url, step)
+    assert set_aside(url, lambda trial_id, step: (trial_id, step) == (TRIAL_ID, 3)) == [TRIAL_ID]
+    assert [step for step, _ in list_there(url)] == [1]
+    fetch_last(f"{url}/{TRIAL_ID}", second)
+    assert [path.name for path in second.iterdir()] == ["checkpoint-1"]
+    make_checkpoint(second, 3, "second 3")
+    publish(second, url, 3, has_ended=True)
+    fs, root = storage.open_url(url)
+    kept = [path for path in fs.find(root) if SET_ASIDE in path]
+    assert {path.rpartition("/")[2] for path in kept} == {*FILES, REPORT_NAME}
+    assert {fs.cat_file(path).decode() for path in kept if path.rpartition("/")[2] in FILES} == {
+        "first 3"
+    }
