@@ -164,7 +164,7 @@ def describe(status: RunStatus) -> list[str]:
     max_steps, metric = status.record["config"].get("max_steps"), status.metric
     running = [] if status.is_over else sorted(status.running, key=lambda one: -one.num_steps)
     for one in running[:MAX_RUNNING]:
-        value = one.value(metric)
+        value = one.get_value(metric)
         score = "" if value is None else f", {metric.name} {value:.4g}"
         lines.append(f"  {one.trial_id} step {one.num_steps}/{max_steps}{score}")
     if len(running) > MAX_RUNNING:
@@ -217,12 +217,12 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         "running": []
         if status.is_over
         else [
-            {"trial_id": one.trial_id, "step": one.num_steps, "value": one.value(metric)}
+            {"trial_id": one.trial_id, "step": one.num_steps, "value": one.get_value(metric)}
             for one in status.running
         ],
         "max_steps": status.record["config"].get("max_steps"),
         "best": best
-        and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.value(metric)},
+        and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.get_value(metric)},
         "result": _find_result(status),
         "began": status.driver_began and status.driver_began.isoformat(),
         "last_event_s": _measure_silence_s(status),
@@ -272,7 +272,7 @@ def _count_by_status(records: Sequence[TrialRecord], *, is_over: bool) -> dict[s
 
 def _describe_best(status: RunStatus) -> str:
     best = status.best
-    value = best.value(status.metric) if best else None
+    value = best.get_value(status.metric) if best else None
     if best is None or value is None:
         return "none yet"
     return f"{status.metric.name} {value:.4g} at step {best.num_steps} ({best.trial_id})"

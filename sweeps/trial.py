@@ -13,7 +13,7 @@ from sweeps.checks.preflight import check, check_recipe, check_targets
 from sweeps.checks.run_args import check_flags
 from sweeps.cli import EXIT_NO_TRIAL, JsonFlag, Result, parse, run_command
 from sweeps.config import SweepConfig, count_steps, fill_point
-from sweeps.records.events import params_fields, report_fields
+from sweeps.records.events import make_params_fields, make_report_fields
 from trainables.config import Hyperparameters, MainFlag, OutputFlag, TrialConfig, TrialReport
 from trainables.data.prepared_rows import write_rows
 from trainables.errors import TrialFailed
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     config = count_steps(config, len(preflight.splits.train))
     paths = config.paths
     write_rows(paths.rows, preflight.splits)
-    folder = paths.trial(TRIAL_ID)
+    folder = paths.get_trial_folder(TRIAL_ID)
     trial = TrialConfig(
         trial_id=TRIAL_ID, params=args.params, settings=config.settings, folder=folder
     )
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     reports: list[dict[str, Any]] = []
 
     def take(report: TrialReport) -> None:
-        reports.append(report_fields(report))
+        reports.append(make_report_fields(report))
         metrics = sorted(report.metrics.items())
         scores = "  ".join(f"{name} {format_score(name, value)}" for name, value in metrics)
         print(
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
             flush=True,
         )
 
-    facts = {"folder": folder, "params": params_fields(args.params), "reports": reports}
+    facts = {"folder": folder, "params": make_params_fields(args.params), "reports": reports}
     try:
         if is_packed:
             from trainables.packing.service import alone  # loads torch, as the next does

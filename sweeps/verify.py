@@ -20,7 +20,7 @@ from sweeps.checks.preflight import check, find_unpacked, has_delta_kernels
 from sweeps.cli import EXIT_DONE, JsonFlag, Result, parse, run_command
 from sweeps.command_line.consoles import SafeConsole
 from sweeps.config import Engine, SweepConfig
-from sweeps.records.events import params_fields
+from sweeps.records.events import make_params_fields
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.run import read_record
 from sweeps.records.trial_record import TrialRecord, find_reported
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     paths = find_run(args.run)
     config = sweep_json.read_config(paths)
     record = find_reported(paths, args.trial)
-    adapter = get_checkpoint_folder(paths.trial(args.trial), record.num_steps)
+    adapter = get_checkpoint_folder(paths.get_trial_folder(args.trial), record.num_steps)
     fetch_checkpoint(config.storage, adapter)
     config = replace(config, checkpoints=None)  # where what is trained again has no place
     if args.weights and not (adapter / WEIGHTS_NAME).is_file():
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     wants_pack = config.engine == "solo" or has_dropout
     engine: Engine = "packed" if can_pack and wants_pack else "solo"
     seed = config.seed if record.seed is None else record.seed  # a run of the finals has its own
-    settings, folder = replace(config.settings, seed=seed), paths.trial(args.trial)
+    settings, folder = replace(config.settings, seed=seed), paths.get_trial_folder(args.trial)
     trial = TrialConfig(trial_id=args.trial, params=record.params, settings=settings, folder=folder)
     retrain = partial(_retrain_trial, trial, record.num_steps)
     again = retrain(Retraining(engine=engine), adapter if args.weights else None)
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
         "faults": faults,
         "trial_id": args.trial,
         "engine": config.engine,
-        "params": params_fields(record.params),
+        "params": make_params_fields(record.params),
         "numbers": [{k: None if v != v else v for k, v in f.items()} for f in fields],  # no NaN
         "again": asdict(again),
         "seeds": [asdict(retraining) for retraining in seeds],

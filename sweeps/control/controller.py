@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from sweeps.config import SweepConfig
-from sweeps.finals.finalists import Finals, choose_finals, last_finals
+from sweeps.finals.finalists import Finals, choose_finals, find_last_finals
 from sweeps.records.events import (
     EventLog,
     find_since_search,
-    params_fields,
+    make_params_fields,
+    make_report_fields,
     read_events,
-    report_fields,
 )
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import redact
@@ -26,19 +26,19 @@ from trainables.config import Metric, TrialConfig, TrialReport
 class Listener(Protocol):
     """Whom the controller notifies while a sweep runs, in the driver process."""
 
-    def trial_started(self, config: TrialConfig, number: int) -> None:
+    def on_trial_start(self, config: TrialConfig, number: int) -> None:
         """Trial number (from 0) begins, or goes on after a resume."""
 
-    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+    def on_report(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial has reported; called once for each trial and step."""
 
-    def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
+    def on_trial_end(self, config: TrialConfig, status: Status, reason: str) -> None:
         """The trial is over; reason is empty where there is nothing to say."""
 
-    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
+    def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         """The search has ended, and these runs follow, which start, report and end like trials."""
 
-    def num_trials_changed(self, num_trials: int) -> None:
+    def on_num_trials_change(self, num_trials: int) -> None:
         """The search shall have so many trials from now on."""
 
 
@@ -116,7 +116,7 @@ class TrialController:
             take_requests: is called when all trials are known, and before the finals follow.
         """
         for record in records:
-            for step, value in self._add(record).values.items():
+            for step, value in self._add_trial(record).values.items():
                 self._asha.record(record.trial_id, step, value)
         self._decide_again()
         take_requests()
@@ -146,7 +146,7 @@ class TrialController:
         if num_trials != self.config.num_trials:
             self.config = replace(self.config, num_trials=num_trials)
             for listener in self._listeners:
-                listener.num_trials_changed(num_trials)
+                listener.on_num_trials_change(num_trials)
             self._start_finals_if_due()
 
     def stop_search(self) -> None:
@@ -161,11 +161,11 @@ class TrialController:
         elif self._num_to_propose > 0:
             number, params = self.search.propose()
             record = TrialRecord(trial_id=f"t{number:04d}", number=number, params=params)
-            trial = self._add(record, is_logged=False)
+            trial = self._add_trial(record, is_logged=False)
         else:
             return None
         if self._held is None:
-            self._start([trial])
+            self._start_trials([trial])
         else:
             self._held.append(trial)
         return trial.config
@@ -180,7 +180,7 @@ class TrialController:
     def release_starts(self) -> None:
         """The trials that were handed out since `hold_starts` start now."""
         held, self._held = self._held or [], None
-        self._start(held)
+        self._start_trials(held)
 
     def put_back(self, trial_id: str) -> None:
         """Has a trial run again from its last report, after it lost its process."""
@@ -213,7 +213,7 @@ class TrialController:
         faults = {r.trial_id: find_fault(r, self.config.rungs, self.metric) for r in new}
         valid = [r for r in new if not faults[r.trial_id]]
         # 1. The log has every report of the cohort.
-        self._log.append_all("report", map(report_fields, valid))
+        self._log.append_all("report", map(make_report_fields, valid))
         for r in valid:
             self._trials[r.trial_id].values[step] = r.metrics[self.metric.name]
         # 2. ASHA decides them together, and the log has who ends.
@@ -230,7 +230,7 @@ class TrialController:
             if not trial.is_final:
                 self.search.report(trial.number, step, trial.values[step])
             for listener in self._listeners:
-                listener.reported(trial.config, r)
+                listener.on_report(trial.config, r)
         self._notify_ends(ends)
         # 5. The last end of the search calls for the finals.
         self._start_finals_if_due()
@@ -258,26 +258,26 @@ class TrialController:
             )
 
     def _end_all(self, ends: Ends) -> None:
-        self._start(self._trials[trial_id] for trial_id in ends)
+        self._start_trials(self._trials[trial_id] for trial_id in ends)
         self._write_ends(ends)
         self._notify_ends(ends)
 
-    def _start(self, trials: Iterable[_Trial]) -> None:
+    def _start_trials(self, trials: Iterable[_Trial]) -> None:
         """Writes that trials begin, and tells that they do, or go on after a resume; once each."""
         trials = list(dict.fromkeys(trials))  # one that lost its process may be held twice
         new = [trial for trial in trials if not trial.is_logged]
-        self._log.append_all("trial_started", map(self._start_fields, new))
+        self._log.append_all("trial_started", map(self._make_start_fields, new))
         for trial in trials:
             trial.is_logged = True
             if not trial.is_announced:
                 trial.is_announced = True
                 for listener in self._listeners:
-                    listener.trial_started(trial.config, trial.number)
+                    listener.on_trial_start(trial.config, trial.number)
 
-    def _start_fields(self, trial: _Trial) -> dict[str, Any]:
+    def _make_start_fields(self, trial: _Trial) -> dict[str, Any]:
         facts = {"trial_id": trial.config.trial_id, "number": trial.number}
         is_asked = {"is_asked": True} if trial.number in self.search.asked else {}
-        return facts | {"params": params_fields(trial.config.params)} | is_asked
+        return facts | {"params": make_params_fields(trial.config.params)} | is_asked
 
     def _write_ends(self, ends: Ends) -> None:
         self._log.append_all(
@@ -300,7 +300,7 @@ class TrialController:
             if not trial.is_final:
                 self.search.finish(trial.number, status, trial.values.get(trial.last_step))
             for listener in self._listeners:
-                listener.trial_ended(trial.config, status, reason)
+                listener.on_trial_end(trial.config, status, reason)
 
     @property
     def _num_to_propose(self) -> int:
@@ -321,19 +321,20 @@ class TrialController:
         finals = choose_finals(self.config, replay(events), self.metric)
         if finals is None:
             return
-        if finals != last_finals(events) or find_since_search(events, "finals_started") is None:
+        is_known = finals == find_last_finals(events)
+        if not is_known or find_since_search(events, "finals_started") is None:
             self._log.append("finals_started", **asdict(finals))
             events = read_events(self._paths.events)
         self._finals = finals
         by_id = {record.trial_id: record for record in replay_finals(events)}
         records = [by_id[run.trial_id] for run in finals.runs]
         for record in records:
-            self._add(record)
+            self._add_trial(record)
         for listener in self._listeners:
-            listener.finals_started(records)
+            listener.on_finals_start(records)
         self._decide_again()
 
-    def _add(self, record: TrialRecord, *, is_logged: bool = True) -> _Trial:
+    def _add_trial(self, record: TrialRecord, *, is_logged: bool = True) -> _Trial:
         """Adds a trial; one that an earlier process has written down waits if it has not ended."""
         seed = self.config.seed if record.seed is None else record.seed
         trial = _Trial(
@@ -341,11 +342,11 @@ class TrialController:
                 trial_id=record.trial_id,
                 params=record.params,
                 settings=replace(self._settings, seed=seed),
-                folder=self._paths.trial(record.trial_id),
+                folder=self._paths.get_trial_folder(record.trial_id),
             ),
             number=record.number,
             is_final=record.final_of is not None,
-            values=record.values(self.metric),
+            values=record.get_values(self.metric),
             status=record.status,
             is_logged=is_logged,
         )

@@ -150,9 +150,9 @@ class PackPool:
             elif pack.asked is not None:
                 pack.silent_s += passed_s
                 if pack.status is not None and pack.silent_s > limit_s:
-                    self._lose(pack, f"it has not answered for {limit_s:.0f} s")
+                    self._lose_pack(pack, f"it has not answered for {limit_s:.0f} s")
             elif now_s - pack.answered_s >= interval_s:
-                self._ask(pack)
+                self._ask_status(pack)
         if self._most and now_s - self._counted_s >= COUNT_INTERVAL_S:
             self._counted_s = now_s
             self._fit_to_cluster()
@@ -189,7 +189,7 @@ class PackPool:
             ray.kill(pack.actor)
         self._packs, self._most = [], 0
 
-    def _ask(self, pack: _Pack) -> None:
+    def _ask_status(self, pack: _Pack) -> None:
         pack.silent_s = 0.0
         pack.asked = pack.actor.status.options(concurrency_group="status").remote()
 
@@ -199,29 +199,29 @@ class PackPool:
         try:
             status = ray.get(pack.asked)
         except RayError as error:
-            self._lose(pack, explain_loss(error), error)
+            self._lose_pack(pack, explain_loss(error), error)
             return
         if not self._places.is_usable(status.place.node_id):  # which has just joined
-            self._drop(pack)
+            self._drop_pack(pack)
             self._fit_to_cluster()
             return
         pack.asked, pack.answered_s, pack.status = None, now_s, status
         if status.fault is not None:
             pack.status = status._replace(is_loaded=had_loaded)
-            self._lose(pack, str(status.fault), status.fault)
+            self._lose_pack(pack, str(status.fault), status.fault)
         elif status.is_loaded and not had_loaded:
             self._has_loaded = True
             place = status.place
             self._places.forget_failures(place.node_id)
             self._log.append("pack_started", pack=status.pack_id, node=place.node, gpu=place.gpu)
 
-    def _lose(self, pack: _Pack, reason: str, error: Exception | None = None) -> None:
+    def _lose_pack(self, pack: _Pack, reason: str, error: Exception | None = None) -> None:
         """Writes down that a pack is gone, and why.
 
         Raises:
             SweepAborted: it could not start, and none can on the GPUs that there are.
         """
-        self._drop(pack)  # it may still say why it ends, or hang
+        self._drop_pack(pack)  # it may still say why it ends, or hang
         status = pack.status
         ip = status.place.node if status else _find_ip(str(error))
         where = str(status.place) if status else f"node {ip}"
@@ -268,17 +268,17 @@ class PackPool:
         superfluous = waiting[::-1][: max(0, len(self._packs) - wanted)]
         for pack in waiting:
             if pack in superfluous or not set(pack.avoided) <= set(places.avoided):
-                self._drop(pack)
+                self._drop_pack(pack)
         while len(self._packs) < wanted:
             actor = self._start(self._num_started, places.avoided, not self._has_loaded)
-            self._add(actor, places.avoided)
+            self._add_pack(actor, places.avoided)
             self._num_started += 1
 
-    def _add(self, actor: ActorHandle, avoided: Sequence[str] = ()) -> None:
+    def _add_pack(self, actor: ActorHandle, avoided: Sequence[str] = ()) -> None:
         self._packs.append(_Pack(actor, avoided))
-        self._ask(self._packs[-1])
+        self._ask_status(self._packs[-1])
 
-    def _drop(self, pack: _Pack) -> None:
+    def _drop_pack(self, pack: _Pack) -> None:
         self._packs.remove(pack)
         ray.kill(pack.actor)
 

@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 
 
-def quiet_tune() -> None:
+def silence_tune() -> None:
     """Tune's own tables, loggers and warnings would repeat what the sweep shows.
 
     A trial that fails before its first report has no metric, which Tune would refuse.

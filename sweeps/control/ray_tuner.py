@@ -23,7 +23,7 @@ from sweeps.control.controller import TrialController
 from sweeps.control.gpu_places import IN_USE, UNITS, Waits, find_short
 from sweeps.control.interruption import handle_signals_as_ctrl_c
 from sweeps.control.pack_pool import PackPool
-from sweeps.control.quiet_tune import NoReporter, SilentProgress, quiet_tune
+from sweeps.control.quiet_tune import NoReporter, SilentProgress, silence_tune
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost.allocation import Allocation
@@ -63,17 +63,17 @@ def run_trials(
     budget_stop.enforce()
     if controller.num_left == 0:
         return
-    quiet_tune()
+    silence_tune()
     run_one_trial = partial(
         trainable.run_trial, is_packed=allocation.num_packs > 0, max_failures=max_failures
     )
     searcher = _ControllerSearcher(controller, allocation, pool)
     scheduler = _ControllerScheduler(controller, pool, budget_stop, gate)
-    most_at_once = allocation.most_at_once
+    max_concurrency = allocation.max_concurrency
     callback = _ControllerCallback(
         controller,
         max_failures,
-        most_at_once,
+        max_concurrency,
         budget_stop,
         gate,
         steering,
@@ -82,7 +82,7 @@ def run_trials(
     )
     tuner = tune.Tuner(
         tune.with_resources(run_one_trial, allocation.trial_resources),
-        tune_config=_make_tune_config(searcher, scheduler, most_at_once),
+        tune_config=_make_tune_config(searcher, scheduler, max_concurrency),
         run_config=RunConfig(
             name="tune",
             storage_path=str(folder),
@@ -128,17 +128,17 @@ def raise_if_incomplete(num_left: int, *, was_interrupted: bool) -> None:
 
 
 def _make_tune_config(
-    searcher: Searcher, scheduler: FIFOScheduler, most_at_once: int
+    searcher: Searcher, scheduler: FIFOScheduler, max_concurrency: int
 ) -> TuneConfig:
     return TuneConfig(
         search_alg=searcher,
         scheduler=scheduler,
         num_samples=-1,  # until the controller has no trial left
         # Without it Tune waits for each trial's process before it asks for the next trial.
-        max_concurrent_trials=most_at_once,
+        max_concurrent_trials=max_concurrency,
         reuse_actors=True,
-        trial_name_creator=_trial_id,
-        trial_dirname_creator=_trial_id,
+        trial_name_creator=_get_trial_id,
+        trial_dirname_creator=_get_trial_id,
     )
 
 
@@ -211,7 +211,7 @@ class _ControllerScheduler(FIFOScheduler):  # type: ignore[misc]
         report = result.get(trainable.REPORT)
         if report is None or result[DONE]:
             reason = result.get(trainable.FAILED, "its process ended before its last step")
-            self.controller.end(_trial_id(trial), "failed", reason)
+            self.controller.end(_get_trial_id(trial), "failed", reason)
             return str(TrialScheduler.STOP)
         tell_packs = partial(self.pool.decide, report.step, pack_id=report.pack or None)
         decided = self.controller.report(report, tell_packs)
@@ -278,14 +278,14 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
     def _tell_packs(self, trials: Sequence[Trial]) -> None:
         """Has packs free the slots of trials that ended between two reports; of one that had no
         place in a pack yet they are told again. Trials without a pack end at their next report."""
-        running = {_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING}
+        running = {_get_trial_id(trial) for trial in trials if trial.status == Trial.RUNNING}
         ended = running & self.controller.ended_between_reports
         if ended:
             self.pool.decide(0, dict.fromkeys(ended, False))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self.has_started.add(_trial_id(trial))
-        self.num_dead_starts[_trial_id(trial)] = 0
+        self.has_started.add(_get_trial_id(trial))
+        self.num_dead_starts[_get_trial_id(trial)] = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -295,7 +295,7 @@ class _ControllerCallback(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Counts a lost process; the trial goes on from its last report in another, or fails."""
-        trial_id = _trial_id(trial)
+        trial_id = _get_trial_id(trial)
         if trial_id in self.has_started:
             self.has_started.remove(trial_id)
             self.num_lost[trial_id] += 1
@@ -331,5 +331,5 @@ def _find_abort(error: BaseException | None) -> SweepAborted | None:
     return error
 
 
-def _trial_id(trial: Trial) -> str:
+def _get_trial_id(trial: Trial) -> str:
     return str(trial.config[trainable.TRIAL].trial_id)

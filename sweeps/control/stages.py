@@ -34,10 +34,11 @@ from sweeps.cost.allocation import Allocation, allocate_slots, describe_place
 from sweeps.cost.estimate import CostModel, make_probe_params
 from sweeps.cost.eta import Eta
 from sweeps.cost.hardware import Hardware
-from sweeps.finals import final_test, finalists
+from sweeps.finals import final_test
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.baselines import add_baselines
 from sweeps.finals.bertscore import add_bertscore
+from sweeps.finals.finalists import find_last_finals, is_over
 from sweeps.publish import summary
 from sweeps.publish.best_folder import list_exported, write_best
 from sweeps.records.events import EventLog, Kind, read_events
@@ -117,7 +118,7 @@ def run_stages(
             allocation,
             config.settings,
             paths.checkpoints,
-            has_trials=not finalists.is_over(config, events, metric)
+            has_trials=not is_over(config, events, metric)
             or is_any_possible(pending, config, events),
             places=places,
             log=log,
@@ -189,7 +190,7 @@ def run_stages(
             config = controller.config  # users may have asked for more or fewer trials
             sweep_json.add(paths, config=sweep_json.dump_config(config))
             # The verdict on validation.
-            finals = finalists.last_finals(read_events(paths.events)) if config.finals else None
+            finals = find_last_finals(read_events(paths.events)) if config.finals else None
             verdict = None
             if finals is not None:
                 verdict = verdicts.decide_winner(
@@ -278,7 +279,7 @@ def _collect_records(
     records = replay_all(read_events(paths.events))
     ended = [record.trial_id for record in records if record.status is not None]
     for trial_id in ended:
-        prune_to_adapter(paths.trial(trial_id))
+        prune_to_adapter(paths.get_trial_folder(trial_id))
     if config.storage is not None:
         prune(f"{config.storage}/checkpoints", ended, have_ended=True)
     ledgers = pack_pool.collect_ledgers(pool, paths.checkpoints, config.storage)

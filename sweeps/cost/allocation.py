@@ -73,7 +73,7 @@ class Allocation:
         return min(self.num_slots, self.most_runs)
 
     @property
-    def most_at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """Trials of the search, or runs of the finals, whichever are more, with however many GPUs
         there will be."""
         most = max(self.most_trials, self.most_runs)

@@ -118,31 +118,31 @@ class Eta:
         )
         self._ends_s = self._now_s() + self.estimate.wall_s - elapsed_s
 
-    def trial_started(self, config: TrialConfig, number: int) -> None:
+    def on_trial_start(self, config: TrialConfig, number: int) -> None:
         """A trial trains from now on."""
         trial = self._runs.setdefault(config.trial_id, _Progress())
         trial.has_ended, trial.reported_s = False, self._now_s()
         self._running.add(config.trial_id)
 
-    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+    def on_report(self, config: TrialConfig, report: TrialReport) -> None:
         """A trial stands at a rung: the time that it took tells that of the others."""
         trial = self._runs[config.trial_id]
         self._segments.append((report.seconds - trial.seconds, self._predict_segment_s(trial.step)))
         trial.step, trial.seconds, trial.reported_s = report.step, report.seconds, self._now_s()
         self._update()
 
-    def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
+    def on_trial_end(self, config: TrialConfig, status: Status, reason: str) -> None:
         """A trial trains no more."""
         self._runs[config.trial_id].has_ended = True
         self._running.discard(config.trial_id)
         self._update()
 
-    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
+    def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         """From now on only these runs count."""
         self._runs = self._finals = self._follow(runs)
         self._update()
 
-    def num_trials_changed(self, num_trials: int) -> None:
+    def on_num_trials_change(self, num_trials: int) -> None:
         """The search takes longer, or ends earlier."""
         self.model.config = replace(self.model.config, num_trials=num_trials)
         self._update()

@@ -98,6 +98,7 @@ def _find_adapters(
 ) -> dict[str, Path]:
     """The runs' last checkpoints, also in a folder of the sweep that was moved."""
     folders = {
-        r.trial_id: get_checkpoint_folder(paths.trial(r.trial_id), r.num_steps) for r in runs
+        run.trial_id: get_checkpoint_folder(paths.get_trial_folder(run.trial_id), run.num_steps)
+        for run in runs
     }
     return {trial_id: fetch_checkpoint(storage, path) for trial_id, path in folders.items()}

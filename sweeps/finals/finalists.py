@@ -113,7 +113,7 @@ def count_final_runs(config: SweepConfig, num_trials: int | None = None) -> int:
     return config.finals * (num_finalists * config.num_final_seeds + has_baseline)
 
 
-def last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
+def find_last_finals(events: Iterable[dict[str, Any]]) -> Finals | None:
     """The finals that the log tells of last: a sweep that was given more trials has new ones."""
     started = [event for event in events if event["kind"] == "finals_started"]
     if not started:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeps.config import SweepConfig
 from sweeps.finals import bootstrap
-from sweeps.finals.finalists import Finals, last_finals
+from sweeps.finals.finalists import Finals, find_last_finals
 from sweeps.finals.run_metrics import make_run_metric
 from sweeps.records import trials_csv
 from sweeps.records.events import find_since_search
@@ -164,7 +164,7 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
                         "seed": run.seed,
                         "status": run.status or "running",
                         "reason": run.reason,
-                        "value": run.value(metric) if run.status == "completed" else None,
+                        "value": run.get_value(metric) if run.status == "completed" else None,
                     }
                     for run in finalist.runs
                 ],
@@ -187,7 +187,7 @@ def read(run: Run) -> Verdict | None:
     """What finals.json says; None where it is not there, or of finals that no longer count."""
     if find_since_search(run.events, "finals_started") is None:
         return None
-    finals = last_finals(run.events)
+    finals = find_last_finals(run.events)
     ids = {one.trial_id for one in finals.runs if one.of in finals.finalists} if finals else set()
     by_id = {record.trial_id: record for record in (*run.trials, *run.final_runs)}
     try:
@@ -291,11 +291,12 @@ def _resample_finalists(
     scoring: Scoring,
 ) -> tuple[bootstrap.Comparison | None, int]:
     """What resampling tells of the finalists with a run that counts, and of how many rows."""
+    max_steps = config.max_steps
     answers = [
         [
             read_answers(fetch_checkpoint(config.storage, folder))
             for run in finalist.completed
-            for folder in [get_checkpoint_folder(paths.trial(run.trial_id), config.max_steps)]
+            for folder in [get_checkpoint_folder(paths.get_trial_folder(run.trial_id), max_steps)]
         ]
         for finalist in finalists
         if finalist.completed

@@ -30,7 +30,7 @@ def write_sentences(verdict: Verdict) -> list[str]:
         lines.append(_describe_lead(verdict, verdict.finalists[1]))
     lines.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
-        f"({name} {show_score(verdict, best_run.value(verdict.metric))}, seed {best_run.seed})"
+        f"({name} {show_score(verdict, best_run.get_value(verdict.metric))}, seed {best_run.seed})"
     )
     return [*lines, *(f"note: {note}" for note in verdict.notes)]
 

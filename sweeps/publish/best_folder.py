@@ -113,7 +113,7 @@ def find_adapter(paths: RunPaths, trial_id: str, storage: str | None) -> tuple[T
         SweepAborted: there is none of that name, or its adapter is not there any more.
     """
     record = find_reported(paths, trial_id)
-    folder = get_checkpoint_folder(paths.trial(trial_id), record.num_steps)
+    folder = get_checkpoint_folder(paths.get_trial_folder(trial_id), record.num_steps)
     fetch_checkpoint(storage, folder)
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:

@@ -12,7 +12,7 @@ from sweeps.config import SweepConfig
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.outcome import Outcome, read_outcome
 from sweeps.finals.verdict import Verdict
-from sweeps.records.events import params_fields
+from sweeps.records.events import make_params_fields
 from sweeps.records.paths import find_run
 from sweeps.records.redact import redact
 from sweeps.records.run import Run, read_run
@@ -142,9 +142,9 @@ class SweepRun(Run):
             "best": best
             and {
                 "trial_id": best.trial_id,
-                "params": params_fields(best.params),
+                "params": make_params_fields(best.params),
                 "steps": best.num_steps,
-                "value": best.value(self.metric),
+                "value": best.get_value(self.metric),
             },
             "finals": verdicts.summarize(self.finals) if self.finals else None,
             "scores": self.scores,

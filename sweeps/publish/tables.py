@@ -32,7 +32,7 @@ class Table:
 def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
     """The best trials of the search."""
     ranked = rank(trials, metric)[:MAX_TRIALS]
-    values = [trial.value(metric) for trial in ranked]
+    values = [trial.get_value(metric) for trial in ranked]
     rows = [
         [
             *(trial.trial_id, trial.status or "running", str(trial.num_steps)),

@@ -145,7 +145,7 @@ def find_since_search(events: Sequence[dict[str, Any]], kind: Kind) -> dict[str,
     return last if last and last["kind"] == kind else None
 
 
-def report_fields(report: TrialReport) -> dict[str, Any]:
+def make_report_fields(report: TrialReport) -> dict[str, Any]:
     """The fields of a "report" event; of the trials that were scored with it, their ids."""
     cohort = [other.trial_id for other in report.cohort]
     alone = replace(report, cohort=())
@@ -167,7 +167,7 @@ def parse_scores(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, float
     return {of: {name: float(v) for name, v in own.items()} for of, own in scores.items()}
 
 
-def params_fields(params: Hyperparameters) -> dict[str, Any]:
+def make_params_fields(params: Hyperparameters) -> dict[str, Any]:
     """The params of a "trial_started" event, and of a run's config in W&B."""
     return asdict(params) | {"target_modules": list(params.target_modules)}
 

@@ -60,7 +60,7 @@ class RunPaths:
         """The study's database, for SQLAlchemy and optuna-dashboard."""
         return f"sqlite:///{quote(str(self.optuna_db))}"
 
-    def trial(self, trial_id: str) -> Path:
+    def get_trial_folder(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""
         return self.checkpoints / trial_id
 

@@ -74,7 +74,7 @@ class Run:
             trial.trial_id: value
             for trial in self.trials
             if trial.status != "failed"
-            for value in [trial.values(self.metric).get(rung)]
+            for value in [trial.get_values(self.metric).get(rung)]
             if value is not None and math.isfinite(value)
         }
 

@@ -45,23 +45,23 @@ class TrialRecord:
         """Optimizer steps at the last report."""
         return self.last.step if self.last else 0
 
-    def value(self, metric: Metric) -> float | None:
+    def get_value(self, metric: Metric) -> float | None:
         """The metric at the last report; None before the first."""
         return self.last.metrics.get(metric.name, math.nan) if self.last else None
 
-    def worth(self, metric: Metric) -> float:
+    def get_worth(self, metric: Metric) -> float:
         """The metric at the last report, where more is better; NaN and infinities are worst."""
-        value = self.value(metric)
+        value = self.get_value(metric)
         if value is None or not math.isfinite(value):
             return -math.inf
         return metric.sign * value
 
-    def best(self, metric: Metric) -> float | None:
+    def find_best_value(self, metric: Metric) -> float | None:
         """The best finite value of the metric at any report; None without one."""
-        finite = [value for value in self.values(metric).values() if math.isfinite(value)]
+        finite = [value for value in self.get_values(metric).values() if math.isfinite(value)]
         return metric.choose_best(finite) if finite else None
 
-    def values(self, metric: Metric) -> dict[int, float]:
+    def get_values(self, metric: Metric) -> dict[int, float]:
         """The metric by step."""
         return {one.step: one.metrics.get(metric.name, math.nan) for one in self.reports}
 

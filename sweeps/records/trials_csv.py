@@ -26,7 +26,7 @@ PARAMS = (
 def rank(trials: Iterable[TrialRecord], metric: Metric) -> list[TrialRecord]:
     """Trials that reported, best first: a higher rung comes before any score of a lower one."""
     scored = [trial for trial in trials if trial.reports and trial.status != "failed"]
-    return sorted(scored, key=lambda t: (-t.num_steps, -t.worth(metric), t.trial_id))
+    return sorted(scored, key=lambda t: (-t.num_steps, -t.get_worth(metric), t.trial_id))
 
 
 def find_best(trials: Sequence[TrialRecord], metric: Metric) -> TrialRecord | None:
@@ -108,7 +108,7 @@ def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
         last = trial.last
         cells |= {
             **last.metrics,
-            "value": trial.value(metric),
+            "value": trial.get_value(metric),
             "train_loss": last.train_loss,
             "tokens": last.tokens,
             "tokens_per_s": round(last.tokens_per_s, 1),

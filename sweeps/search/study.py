@@ -70,10 +70,10 @@ class Search:
                 self._study.add_trial(create_trial(state=TrialState.FAIL))
             self.enqueue(self._space.find_point(vars(record.params)), is_asked=record.is_asked)
             self.propose()
-            for step, value in record.values(metric).items():
+            for step, value in record.get_values(metric).items():
                 self.report(record.number, step, value)
             if record.status is not None:
-                self.finish(record.number, record.status, record.value(metric))
+                self.finish(record.number, record.status, record.get_value(metric))
         for point in start_points[len(records) :]:
             self.enqueue(point)
 

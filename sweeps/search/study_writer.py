@@ -101,10 +101,10 @@ def freeze_trial(record: TrialRecord, space: LoraSpace, metric: Metric) -> Froze
     has_value = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return create_trial(
         state=state,
-        value=record.value(metric) if has_value else None,
+        value=record.get_value(metric) if has_value else None,
         params=inside,
         distributions={name: one for name, one in space.distributions.items() if name in inside},
         user_attrs={"lora_alpha": record.params.lora_alpha}
         | {name: value for name, value in attributes.items() if value},
-        intermediate_values=record.values(metric),
+        intermediate_values=record.get_values(metric),
     )

@@ -112,7 +112,7 @@ class ProgressTable:
         with suppress(OSError):
             self._live.stop()
 
-    def trial_started(self, config: TrialConfig, number: int) -> None:
+    def on_trial_start(self, config: TrialConfig, number: int) -> None:
         """Show the trial as running."""
         new = TrialRecord(trial_id=config.trial_id, number=number, params=config.params)
         with self._lock:
@@ -121,7 +121,7 @@ class ProgressTable:
             self._packs[config.trial_id] = ""
             self._print_line(f"{config.trial_id} started: {_format_params(config.params)}")
 
-    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+    def on_report(self, config: TrialConfig, report: TrialReport) -> None:
         """Show the trial's new score."""
         with self._lock:
             record = self._records[config.trial_id]
@@ -129,12 +129,12 @@ class ProgressTable:
             self._records[config.trial_id] = record
             self._take_best([record])
             self._packs[config.trial_id] = report.pack
-            value = self._format_number(record.value(self._metric))
-            best = self._format_number(record.best(self._metric))
+            value = self._format_number(record.get_value(self._metric))
+            best = self._format_number(record.find_best_value(self._metric))
             score = f"{self._metric.name} {value} (best {best})"
             self._print_line(f"{config.trial_id} step {report.step}/{self._max_steps}: {score}")
 
-    def trial_ended(self, config: TrialConfig, status: Status, reason: str) -> None:
+    def on_trial_end(self, config: TrialConfig, status: Status, reason: str) -> None:
         """Show how the trial ended; a failure also stays above the table."""
         with self._lock:
             record = replace(self._records[config.trial_id], status=status, reason=reason)
@@ -148,7 +148,7 @@ class ProgressTable:
             with suppress(OSError):
                 self._console.print(Text(line, style=_STYLES["failed"]))
 
-    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
+    def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         """Show the runs of the finals too."""
         with self._lock:
             self._records |= {r.trial_id: r for r in runs if r.trial_id not in self._records}
@@ -156,7 +156,7 @@ class ProgressTable:
             self._num_trials = len(self._records)  # a budget may have ended the search early
             self._print_line(f"finals started: {len(runs)} runs to train")
 
-    def num_trials_changed(self, num_trials: int) -> None:
+    def on_num_trials_change(self, num_trials: int) -> None:
         """Show of how many trials these are."""
         with self._lock:
             self._num_trials = num_trials
@@ -169,24 +169,24 @@ class ProgressTable:
         if self._width < width and self._live.is_started:
             self._console.clear()  # a narrower terminal has wrapped what was drawn
         with self._lock:
-            header = self._header_parts()
+            header = self._list_header_parts()
             if self._place:
                 header += [self._place, *self._describe_packs()]
-            records = sorted(self._records.values(), key=self._rank)
+            records = sorted(self._records.values(), key=self._make_sort_key)
             num_around = len(header) + 3  # the columns' names, those left out, and the cursor
             shown = records[: max(1, min(MAX_ROWS, self._console.height - num_around))]
             left_out = len(records) - len(shown)
             lines = [Text(line, no_wrap=True, overflow=self._overflow) for line in header]
             footer = [Text(f"and {left_out} more trials", style="dim")] if left_out else []
-            return Group(*lines, self._table(shown), *footer)
+            return Group(*lines, self._make_table(shown), *footer)
 
     def _print_line(self, line: str) -> None:
         if not self._is_live:
-            text = Text(f"{line} | {', '.join(self._header_parts())}")
+            text = Text(f"{line} | {', '.join(self._list_header_parts())}")
             with suppress(OSError):  # a terminal that is gone, or a log's full disk
                 self._console.print(text, soft_wrap=True)
 
-    def _header_parts(self) -> list[str]:
+    def _list_header_parts(self) -> list[str]:
         statuses = [record.status for record in self._records.values()]
         left_s = self._left_s()
         return [
@@ -214,54 +214,54 @@ class ProgressTable:
 
     def _describe_best(self) -> str:
         best = self._best
-        if best is None or not math.isfinite(best.worth(self._metric)):
+        if best is None or not math.isfinite(best.get_worth(self._metric)):
             return self._unknown
-        value = self._format_number(best.value(self._metric))
+        value = self._format_number(best.get_value(self._metric))
         return f"{value} at step {best.num_steps} ({best.trial_id})"
 
     def _take_best(self, records: Iterable[TrialRecord]) -> None:
         known = [self._best] if self._best else []
         known += (record for record in records if record.reports)
-        self._best = max(known, key=self._worth, default=None)
+        self._best = max(known, key=self._measure_progress, default=None)
 
-    def _worth(self, record: TrialRecord) -> tuple[int, float]:
-        return record.num_steps, record.worth(self._metric)
+    def _measure_progress(self, record: TrialRecord) -> tuple[int, float]:
+        return record.num_steps, record.get_worth(self._metric)
 
-    def _status(self, record: TrialRecord) -> str:
+    def _get_status(self, record: TrialRecord) -> str:
         is_running = record.trial_id in self._packs
         return record.status or ("running" if is_running else "waiting")
 
-    def _rank(self, record: TrialRecord) -> tuple[float, ...]:
+    def _make_sort_key(self, record: TrialRecord) -> tuple[float, ...]:
         """Sorts running trials first, then waiting ones, the best ended ones, and failed ones."""
         ranks = {"running": 0, "waiting": 1, "completed": 2, "stopped": 2, "failed": 3}
-        num_steps, worth = self._worth(record)
-        return (ranks[self._status(record)], -num_steps, -worth)
+        num_steps, worth = self._measure_progress(record)
+        return (ranks[self._get_status(record)], -num_steps, -worth)
 
-    def _table(self, records: Sequence[TrialRecord]) -> Table:
+    def _make_table(self, records: Sequence[TrialRecord]) -> Table:
         """The trials with all columns that fit beside each other, and their reasons if these do."""
         columns = {
             "trial": [record.trial_id for record in records],
-            "status": [self._status(record) for record in records],
+            "status": [self._get_status(record) for record in records],
             "step": [f"{record.num_steps}/{self._max_steps}" for record in records],
             "rank": [str(record.params.lora_rank) for record in records],
             "alpha": [f"{record.params.lora_alpha:g}" for record in records],
             "dropout": [f"{record.params.lora_dropout:g}" for record in records],
             "learning rate": [f"{record.params.learning_rate:.2e}" for record in records],
-            self._metric.name: [self._format_number(r.value(self._metric)) for r in records],
-            "best": [self._format_number(r.best(self._metric)) for r in records],
+            self._metric.name: [self._format_number(r.get_value(self._metric)) for r in records],
+            "best": [self._format_number(r.find_best_value(self._metric)) for r in records],
         }
         reasons = [join_lines(record.reason) for record in records]
-        styles = [_STYLES.get(self._status(record), "") for record in records]
+        styles = [_STYLES.get(self._get_status(record), "") for record in records]
         for name in ("", *_LEFT_OUT_FIRST):
             columns.pop(name, None)
-            left = self._console.width - self._measure(self._lay_out(columns, styles))
+            left = self._console.width - self._measure_width(self._lay_out_table(columns, styles))
             if left >= 0:
                 break
         if any(reasons) and left > MIN_REASON_WIDTH + 1:
-            return self._lay_out(columns | {"reason": reasons}, styles, left - 1)
-        return self._lay_out(columns, styles)
+            return self._lay_out_table(columns | {"reason": reasons}, styles, left - 1)
+        return self._lay_out_table(columns, styles)
 
-    def _lay_out(
+    def _lay_out_table(
         self, columns: Mapping[str, Sequence[str]], styles: Sequence[str], reason_width: int = 0
     ) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -277,7 +277,7 @@ class ProgressTable:
             table.add_row(*map(Text, cells), style=style)
         return table
 
-    def _measure(self, table: Table) -> int:
+    def _measure_width(self, table: Table) -> int:
         """The table's width where there is room enough."""
         wide = self._console.options.update(width=1000)
         return Measurement.get(self._console, wide, table).maximum

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config import SweepConfig
-from sweeps.records.events import params_fields, report_fields
+from sweeps.records.events import make_params_fields, make_report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.tracking.wandb_mode import Mode
@@ -143,7 +143,7 @@ def _describe_trial(
 
 def _list_values(trial: TrialRecord) -> dict[str, Any]:
     """The hyperparameters of a trial and, of a run of the finals, whose it is."""
-    values = {"number": trial.number} | params_fields(trial.params)
+    values = {"number": trial.number} | make_params_fields(trial.params)
     values["target_modules"] = ",".join(trial.params.target_modules)  # no tracker plots lists
     ratio = trial.params.lora_alpha / trial.params.lora_rank
     values["alpha_over_rank"] = round(ratio, 12)  # as in the space: 0.1 * 6 / 6 is another than 0.1
@@ -159,7 +159,7 @@ def list_curve(trial: TrialRecord, metric: Metric) -> list[tuple[int, dict[str, 
         value = report.metrics[metric.name]
         if math.isfinite(value):
             best = value if best is None else metric.choose_best((best, value))
-        values = report_fields(report)
+        values = make_report_fields(report)
         values |= {**values.pop("metrics"), f"best_{metric.name}": best}
         numbers, _ = _split_numbers({k: v for k, v in values.items() if k not in _HIDDEN})
         curve.append((report.step, numbers))

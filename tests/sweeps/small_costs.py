@@ -82,11 +82,11 @@ def make_trial(number: int) -> TrialConfig:
         trial_id=trial_id,
         params=make_history(number, None).params,
         settings=make_config().settings,
-        folder=RunPaths.from_name("/runs", "x").trial(trial_id),
+        folder=RunPaths.from_name("/runs", "x").get_trial_folder(trial_id),
     )
 
 
 def tell_report(eta: Eta, number: int, step: int, seconds: float) -> None:
     """A report of a trial that has been busy for so long."""
     report = make_report(f"t{number:04d}", step, 1.0)
-    eta.reported(make_trial(number), dataclasses.replace(report, seconds=seconds))
+    eta.on_report(make_trial(number), dataclasses.replace(report, seconds=seconds))

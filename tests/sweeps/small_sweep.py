@@ -18,7 +18,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.finals.finalists import last_finals
+from sweeps.finals.finalists import find_last_finals
 from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_all, replay_finals
@@ -140,7 +140,7 @@ def running_trials(driver: int, folder: Path) -> dict[str, psutil.Process]:
     """The process that trains each trial: it holds the trial's folder; others of Ray's stand by."""
     paths = RunPaths(folder)
     names = {history.trial_id for history in replay_all(events_of(folder))}
-    locks = {str(find_lock(paths.trial(name))): name for name in names}
+    locks = {str(find_lock(paths.get_trial_folder(name))): name for name in names}
     found = {}
     for process in trial_processes(driver):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -220,7 +220,7 @@ def check_whole(folder: Path, name: str, num_trials: int) -> list[TrialRecord]:
 
 def check_finals(folder: Path, events: Sequence[dict[str, Any]]) -> None:
     """Asserts that all runs of the finals have ended, and that their table has each once."""
-    met = last_finals(events)
+    met = find_last_finals(events)
     assert (met is not None) == (folder / "finals.csv").exists()
     if met is None:
         return

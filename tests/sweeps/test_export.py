@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, constants
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.best_folder import write_folder
 from sweeps.publish.summary import describe
-from sweeps.records.events import EventLog, params_fields
+from sweeps.records.events import EventLog, make_params_fields
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import NO_HUB, Ended, call, start, world
 from tests.sweeps.example_facts import facts
@@ -362,7 +362,8 @@ def test_run_without_a_finished_trial_says_what_became_of_them(run: Path, tmp_pa
     log = EventLog(run / "events.jsonl")
     for number, status in enumerate(("failed", "stopped")):
         trial_id = f"t{number:04d}"
-        log.append("trial_started", trial_id=trial_id, number=number, params=params_fields(PARAMS))
+        params = make_params_fields(PARAMS)
+        log.append("trial_started", trial_id=trial_id, number=number, params=params)
         log.append("trial_ended", trial_id=trial_id, status=status, reason="out of memory")
     error, fix = refusal(export(run, "--to", tmp_path / "copy"))
     assert "has no best/ yet: 1 failed, 1 stopped" in error

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sweeps.records.events import EventLog, params_fields, report_fields
+from sweeps.records.events import EventLog, make_params_fields, make_report_fields
 from tests.sweeps import scored_runs
 from tests.sweeps.card_programs import run_cards
 from tests.sweeps.invented_sweep import make_history
@@ -39,10 +39,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trial = make_history(
             number, status, *([(steps, 38.25)] if steps else []), params=scored_runs.PARAMS
         )
-        params = params_fields(trial.params)
+        params = make_params_fields(trial.params)
         log.append("trial_started", trial_id=trial.trial_id, number=number, params=params)
         for report in trial.reports:
-            log.append("report", **report_fields(report))
+            log.append("report", **make_report_fields(report))
         log.append("trial_ended", trial_id=trial.trial_id, status=status, reason="")
     shutil.copytree(adapter, run / "checkpoints" / "t0002" / "checkpoint-30")
     return run

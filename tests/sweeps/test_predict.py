@@ -17,8 +17,8 @@ import pytest
 from sweeps import predict
 from sweeps.cli import run_command
 from sweeps.finals import predictions
-from sweeps.finals.finalists import last_finals
-from sweeps.records.events import EventLog, params_fields, read_events, report_fields
+from sweeps.finals.finalists import find_last_finals
+from sweeps.records.events import EventLog, make_params_fields, make_report_fields, read_events
 from tests.sweeps import scored_runs
 from tests.sweeps.commands import world
 from tests.sweeps.invented_sweep import make_history
@@ -282,9 +282,9 @@ def test_mistakes_are_told_before_anything_is_loaded(
     run = Path(shutil.copytree(runs["samsum"], tmp_path / "run"))
     log = EventLog(run / "events.jsonl")
     made = make_history(1, "completed", (90, 1.0), params=scored_runs.PARAMS)
-    params = params_fields(made.params)
+    params = make_params_fields(made.params)
     log.append("trial_started", trial_id="t0001", number=1, params=params)
-    log.append("report", **report_fields(made.reports[-1]))
+    log.append("report", **make_report_fields(made.reports[-1]))
     files = {"rows.csv": "dialogue,n\na,1\n", "other.csv": "text\na\n", "empty.jsonl": ""}
     files |= {"twice.csv": "dialogue,a,a\na,1,2\n", "taken.csv": "dialogue,prediction\na,b\n"}
     files |= {"rows.txt": "a", "mixed.json": '[{"dialogue": "a"}, {"dialogue": {"a": 1}}]'}
@@ -341,7 +341,7 @@ def test_whole_sweep_is_answered_by_its_winner_its_base_and_another_trial(
     finished: Finished, tmp_path: Path
 ) -> None:
     scored = predictions.read(finished.folder / "best")
-    finals = last_finals(read_events(finished.folder / "events.jsonl"))
+    finals = find_last_finals(read_events(finished.folder / "events.jsonl"))
     assert finals is not None
     other = next(
         path.name

@@ -16,7 +16,7 @@ from sweeps.checks.environment import list_versions
 from sweeps.cli import run_command
 from sweeps.config import Engine, SweepConfig, to_json
 from sweeps.recipes import samsum
-from sweeps.records.events import EventLog, params_fields, read_events, report_fields
+from sweeps.records.events import EventLog, make_params_fields, make_report_fields, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay_all
 from tests.sweeps.small_sweep import Finished
@@ -340,7 +340,7 @@ def make_run(
 
 def _train(config: SweepConfig, folder: Path, log: EventLog, number: int, trial_id: str) -> None:
     params, last_step, status = TRIALS[trial_id]
-    log.append("trial_started", trial_id=trial_id, number=number, params=params_fields(params))
+    log.append("trial_started", trial_id=trial_id, number=number, params=make_params_fields(params))
     trial = TrialConfig(
         trial_id=trial_id,
         params=params,
@@ -348,6 +348,6 @@ def _train(config: SweepConfig, folder: Path, log: EventLog, number: int, trial_
         folder=folder / "checkpoints" / trial_id,
     )
     for report in train_until(config.engine, trial, last_step) if last_step else ():
-        log.append("report", **report_fields(report))
+        log.append("report", **make_report_fields(report))
     reason = "" if last_step else "why"
     log.append("trial_ended", trial_id=trial_id, status=status, reason=reason)

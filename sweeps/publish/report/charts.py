@@ -24,7 +24,7 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
     metric, winner = sweep.metric, find_winning_trial(sweep)
     values: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        by_step = trial.values(metric)
+        by_step = trial.get_values(metric)
         status = trial.status or "running"
         role = "winner" if trial.trial_id == winner else "other"
         of_trial = {"trial": trial.trial_id, "status": status, "role": role}

@@ -30,11 +30,11 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
     """All trials, those of the last rung first, and what the cells are sorted by."""
     metric = sweep.metric
     ranked = rank(sweep.trials, metric)
-    values = [trial.value(metric) for trial in sweep.trials]
+    values = [trial.get_value(metric) for trial in sweep.trials]
     rows: list[list[str]] = []
     keys: list[list[object]] = []
     for trial in (*ranked, *(trial for trial in sweep.trials if trial not in ranked)):
-        value, seconds = trial.value(metric), trial.last.gpu_seconds if trial.last else 0.0
+        value, seconds = trial.get_value(metric), trial.last.gpu_seconds if trial.last else 0.0
         score = value if value is not None and math.isfinite(value) else ""
         status, reason = trial.status or "running", redact(trial.reason)
         params = list_shown_params(trial).values()

@@ -62,7 +62,7 @@ def plot_parallel(sweep: SweepRun) -> Plot | None:
             "place": axis.find_place(value),
             "role": "winner" if trial.trial_id == winner else "other",
             "colour": _choose_colour(trial, last, metric),
-            "shown": f"{metric.name} {format_score(metric.name, trial.value(metric))} at step "
+            "shown": f"{metric.name} {format_score(metric.name, trial.get_value(metric))} at step "
             f"{trial.num_steps}",
         }
         for trial in trials

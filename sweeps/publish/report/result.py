@@ -38,13 +38,13 @@ def write_headline(sweep: SweepRun) -> list[tuple[str, str, str]]:
     if outcome is None:
         best = find_best(sweep.trials, sweep.metric)
         if best is not None:
-            value = format_score(name, best.value(sweep.metric))
+            value = format_score(name, best.get_value(sweep.metric))
             where = f"{best.trial_id}, on validation at the last rung (step {best.num_steps})"
             return [("Best so far", f"{name} {value}", where)]
         ranked = rank(sweep.trials, sweep.metric)
         if not ranked:
             return [("Best so far", "none yet", "no trial has reported")]
-        value = format_score(name, ranked[0].value(sweep.metric))
+        value = format_score(name, ranked[0].get_value(sweep.metric))
         where = f"{ranked[0].trial_id} at step {ranked[0].num_steps} of {sweep.config.rungs[-1]}"
         return [("Leads so far", f"{name} {value}", f"{where}, on validation")]
     split = "test" if "test" in outcome.scores else "validation"

@@ -40,19 +40,19 @@ class Recorder:
         self.notices: list[tuple[object, ...]] = []
         self.behind: list[str] = []
 
-    def trial_started(self, config: TrialConfig, number: int) -> None:
+    def on_trial_start(self, config: TrialConfig, number: int) -> None:
         self._tell("started", config.trial_id, number)
 
-    def reported(self, config: TrialConfig, report: TrialReport) -> None:
+    def on_report(self, config: TrialConfig, report: TrialReport) -> None:
         self._tell("reported", config.trial_id, report.step)
 
-    def trial_ended(self, config: TrialConfig, status: str, reason: str) -> None:
+    def on_trial_end(self, config: TrialConfig, status: str, reason: str) -> None:
         self._tell("ended", config.trial_id, status, reason)
 
-    def finals_started(self, runs: Sequence[TrialRecord]) -> None:
+    def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         self.notices.append(("finals", *(run.trial_id for run in runs)))
 
-    def num_trials_changed(self, num_trials: int) -> None:
+    def on_num_trials_change(self, num_trials: int) -> None:
         self.notices.append(("num_trials", num_trials))
 
     def _tell(self, kind: str, trial_id: str, *facts: object) -> None:
@@ -189,7 +189,7 @@ def check_whole(folder: Path, config: SweepConfig) -> None:
     named = {"target_modules": config.space.target_modules[0]}
     assert points == [named | point for point in config.start_points]
     assert len({trial.params["learning_rate"] for trial in trials}) == len(trials)
-    assert [record.value(METRIC) for record in records] == [
+    assert [record.get_value(METRIC) for record in records] == [
         t.intermediate_values.get(max(t.intermediate_values, default=0)) for t in trials
     ]
     decided_again = "place 2 of 3 at step 1"  # by a driver that knows the fourth trial's value
@@ -204,7 +204,7 @@ def check_finals(events: Sequence[dict[str, Any]], config: SweepConfig) -> None:
         assert not runs
         return
     asked = finalists.choose_finals(config, replay(events), METRIC)
-    assert asked is not None and asked == finalists.last_finals(events)
+    assert asked is not None and asked == finalists.find_last_finals(events)
     assert [event["kind"] for event in events].count("finals_started") == 1
     assert sorted(h.trial_id for h in runs) == sorted(run.trial_id for run in asked.runs)
     assert "t0003" in asked.finalists and len(runs) >= 2

@@ -36,5 +36,5 @@ def make_pool(actors: list[ActorHandle], folder: Path) -> PackPool:
     places = GpuPlaces(has_gpu=False)
     pool = PackPool(lambda *_: actors[0], 0, places=places, log=EventLog(folder / "events.jsonl"))
     for actor in actors:
-        pool._add(actor)
+        pool._add_pack(actor)
     return pool

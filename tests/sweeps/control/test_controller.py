@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
-from sweeps.records.events import EventLog, read_events, report_fields
+from sweeps.records.events import EventLog, make_report_fields, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay
 from sweeps.search.asha import Asha
@@ -191,7 +191,7 @@ def test_trials_that_a_dead_driver_left_undecided_are_decided_together(
     log = EventLog(tmp_path / "events.jsonl")
     reports = make_cohort(1, {"t0000": 1.0, "t0001": 4.0, "t0002": 2.0, "t0003": 3.0})
     for report in reports[:: -1 if reverse else 1]:
-        log.append("report", **report_fields(report))
+        log.append("report", **make_report_fields(report))
     listener = Recorder(tmp_path)
     again = open_controller(tmp_path, CONFIG, listener, is_resumed=True)
     records = records_of(tmp_path)
@@ -210,7 +210,7 @@ def test_trial_that_a_dead_driver_left_at_its_last_step_completes_without_a_proc
     controller.next_trial()
     log = EventLog(tmp_path / "events.jsonl")
     for step in config.rungs:
-        log.append("report", **report_fields(make_report("t0000", step, 5.0)))
+        log.append("report", **make_report_fields(make_report("t0000", step, 5.0)))
     again = open_controller(tmp_path, config, is_resumed=True)
     assert again.num_left == 0 and again.next_trial() is None
     assert study_trials(tmp_path)[0].state == TrialState.COMPLETE

@@ -251,7 +251,7 @@ def test_as_many_trials_run_as_the_packs_of_the_moment_hold(tmp_path: Path) -> N
         **{"num_slots": 2, "most_trials": 7, "most_runs": 5, "num_cpus": 9, "num_gpus": 1},
         **{"slots_per_gpu": 2, "capacities": (make_capacity(0.0),), "most_packs": 7},
     )
-    assert allocation.most_at_once == 7
+    assert allocation.max_concurrency == 7
     pool = SimpleNamespace(num_slots=0)
     searcher = _ControllerSearcher(controller, allocation, pool)  # type: ignore[arg-type]
     asked = (f"asked{n}" for n in range(99))
@@ -286,7 +286,7 @@ def test_as_many_processes_start_side_by_side_as_trials_may_run(
     config = _make_tune_config(
         _ControllerSearcher(sweep.controller, allocation, sweep.pool),
         sweep.scheduler,
-        allocation.most_at_once,
+        allocation.max_concurrency,
     )
     limited = ConcurrencyLimiter(
         config.search_alg, config.max_concurrent_trials

@@ -82,7 +82,7 @@ def test_the_tighter_budget_counts() -> None:
 
 def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search() -> None:
     clock, eta = make_eta(100.0, THROUGHPUT)
-    eta.trial_started(make_trial(0), 0)
+    eta.on_trial_start(make_trial(0), 0)
     clock.now_s += 10.0
     tell_report(eta, 0, 10, seconds=10.0 + ROUND_S)
     first_s = 10 * 1.0 + ROUND_S
@@ -94,9 +94,9 @@ def test_trials_begin_as_long_as_they_can_report_before_what_follows_the_search(
 
 def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
     clock, eta = make_eta(100.0, THROUGHPUT)
-    eta.trial_started(make_trial(0), 0)
+    eta.on_trial_start(make_trial(0), 0)
     clock.now_s += 75.0
-    eta.trial_started(make_trial(1), 1)
+    eta.on_trial_start(make_trial(1), 1)
     now_s, clock.now_s = clock.now_s, 2000.0
     assert eta.find_late_trials() == []  # nobody has reported: there would be no result
     clock.now_s = now_s
@@ -105,7 +105,7 @@ def test_trials_that_come_too_late_are_stopped_and_others_are_not() -> None:
     assert eta.find_late_trials() == [
         "t0000"
     ]  # 20 more steps, in time but for the test; t0001 has 5
-    eta.trial_ended(make_trial(0), "stopped", trials_csv.BUDGET_REASON)
+    eta.on_trial_end(make_trial(0), "stopped", trials_csv.BUDGET_REASON)
     assert eta.find_late_trials() == []
 
 
@@ -127,25 +127,25 @@ def test_the_first_trial_may_always_begin() -> None:
     clock, eta = make_eta(100.0, THROUGHPUT)
     clock.now_s += 500.0
     assert eta.allows_new_trial()
-    eta.trial_started(make_trial(0), 0)
+    eta.on_trial_start(make_trial(0), 0)
     assert not eta.allows_new_trial()
 
 
 def test_nobody_is_late_in_the_finals() -> None:
     clock, eta = make_eta(100.0, THROUGHPUT)
-    eta.trial_started(make_trial(0), 0)
+    eta.on_trial_start(make_trial(0), 0)
     tell_report(eta, 0, 10, seconds=10.0)
-    eta.trial_ended(make_trial(0), "stopped", "")
+    eta.on_trial_end(make_trial(0), "stopped", "")
     run = dataclasses.replace(make_history(0, None), trial_id="f0", final_of="t0000", seed=1)
-    eta.finals_started([run])
-    eta.trial_started(dataclasses.replace(make_trial(0), trial_id="f0"), 0)
+    eta.on_finals_start([run])
+    eta.on_trial_start(dataclasses.replace(make_trial(0), trial_id="f0"), 0)
     clock.now_s += 500.0
     assert eta.find_late_trials() == []
 
 
 def test_without_a_throughput_half_of_the_budget_is_kept_for_the_finals() -> None:
     clock, eta = make_eta(100.0)
-    eta.trial_started(make_trial(0), 0)
+    eta.on_trial_start(make_trial(0), 0)
     assert eta.allows_new_trial() and eta.find_late_trials() == []
     clock.now_s += 50.5
     assert not eta.allows_new_trial()
@@ -157,7 +157,7 @@ def test_without_a_budget_every_trial_may_begin_and_none_is_late() -> None:
     for throughput in (None, THROUGHPUT):
         eta.predict(throughput)
         assert eta.budget_s is None
-        eta.trial_started(make_trial(0), 0)
+        eta.on_trial_start(make_trial(0), 0)
         clock.now_s += 1e6
         assert eta.allows_new_trial() and eta.find_late_trials() == []
     tell_report(eta, 0, 10, seconds=10.0)

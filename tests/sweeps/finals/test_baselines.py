@@ -98,7 +98,7 @@ def judge(folder: Path, splits: Splits, metric: Metric, winner: Answer, base: An
     config, paths = make_config(), RunPaths(folder)
     test = select_fixed_slice(splits.test, len(splits.test))
     validation = select_fixed_slice(splits.validation, config.eval_rows)
-    checkpoint = get_checkpoint_folder(paths.trial("t0000"), 9)
+    checkpoint = get_checkpoint_folder(paths.get_trial_folder("t0000"), 9)
     checkpoint.mkdir(parents=True)
     on_validation = scored(validation, splits, winner)
     write_answers(checkpoint, validation, on_validation)

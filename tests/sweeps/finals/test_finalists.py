@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
-from sweeps.finals.finalists import FinalRun, choose_finals, count_final_runs, is_over, last_finals
+from sweeps.finals.finalists import (
+    FinalRun,
+    choose_finals,
+    count_final_runs,
+    find_last_finals,
+    is_over,
+)
 from sweeps.records.events import EventLog, find_since_search, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord, replay, replay_finals
@@ -199,7 +205,7 @@ def test_finals_follow_the_search_with_seeds_and_folders_of_their_own(tmp_path: 
         controller.report(make_report(trial_id, 9, VALUES[trial_id]))
     third = controller.next_trial()
     assert third is not None and controller.next_trial() is None and controller.num_left == 1
-    assert last_finals(read_events(tmp_path / "events.jsonl")) is None
+    assert find_last_finals(read_events(tmp_path / "events.jsonl")) is None
     controller.report(make_report("t0002", 9, 2.0))
     assert controller.num_left == 2
     run = controller.next_trial()
@@ -260,17 +266,17 @@ def test_more_trials_make_new_finals_in_which_old_runs_count(tmp_path: Path) -> 
     controller = book_of(tmp_path, more)
     begun = finish_all(controller, {"t0003": 9.0, "f0003s1": 8.0})
     assert begun == ["t0003", "f0003s1"]
-    found = last_finals(read_events(tmp_path / "events.jsonl"))
+    found = find_last_finals(read_events(tmp_path / "events.jsonl"))
     assert found is not None and found.finalists == ("t0003", "t0001")
     assert [run.trial_id for run in found.runs] == ["f0003s1", "f0001s1"]
 
 
 def test_finals_that_more_trials_do_not_change_still_count(tmp_path: Path) -> None:
     finish_all(book_of(tmp_path, CONFIG), VALUES)
-    before = last_finals(read_events(tmp_path / "events.jsonl"))
+    before = find_last_finals(read_events(tmp_path / "events.jsonl"))
     begun = finish_all(book_of(tmp_path, replace(CONFIG, num_trials=4)), {"t0003": -9.0})
     events = read_events(tmp_path / "events.jsonl")
-    assert begun == ["t0003"] and last_finals(events) == before
+    assert begun == ["t0003"] and find_last_finals(events) == before
     assert find_since_search(events, "finals_started") is not None
 
 
@@ -302,7 +308,7 @@ def test_search_of_which_all_trials_failed_has_no_finals(tmp_path: Path) -> None
     assert finish_all(controller, {}) == ["t0000", "t0001", "t0002"]
     assert controller.num_left == 0
     events = read_events(tmp_path / "events.jsonl")
-    assert last_finals(events) is None and is_over(CONFIG, events, METRIC)
+    assert find_last_finals(events) is None and is_over(CONFIG, events, METRIC)
 
 
 def test_log_gives_the_finals_back_as_they_were_chosen(tmp_path: Path) -> None:
@@ -311,4 +317,4 @@ def test_log_gives_the_finals_back_as_they_were_chosen(tmp_path: Path) -> None:
     assert found is not None and found.baseline is not None
     log = EventLog(tmp_path / "events.jsonl")
     log.append("finals_started", **asdict(found))
-    assert last_finals(read_events(tmp_path / "events.jsonl")) == found
+    assert find_last_finals(read_events(tmp_path / "events.jsonl")) == found

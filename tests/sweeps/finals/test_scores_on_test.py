@@ -13,7 +13,7 @@ from sweeps.finals.outcome import Outcome, Winner
 from sweeps.finals.verdict import Finalist, Verdict, resample_lead, write
 from sweeps.finals.verdict_text import describe_no_lead
 from sweeps.publish.tables import list_scores
-from sweeps.records.events import EventLog, find_since_search, params_fields, read_events
+from sweeps.records.events import EventLog, find_since_search, make_params_fields, read_events
 from sweeps.records.paths import RunPaths
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
 from trainables.config import Metric
@@ -49,7 +49,7 @@ def test_winner_that_more_trials_have_not_beaten_has_its_scores_again(tmp_path: 
     look_again(tmp_path)
     path = RunPaths(tmp_path).events
     log = EventLog(path)
-    log.append("trial_started", trial_id="t0002", number=2, params=params_fields(PARAMS))
+    log.append("trial_started", trial_id="t0002", number=2, params=make_params_fields(PARAMS))
     assert find_since_search(read_events(path), "final_scores") is None
     scores = find_scores(tmp_path, log).scores
     assert str(find_scores(tmp_path, log).scores) == str(scores)

@@ -50,7 +50,7 @@ def own_scores(value: float) -> tuple[float, ...]:
 
 def keep_answers(paths: RunPaths, trial_id: str, value: float, rows_named: str = "row") -> None:
     """What the last rung leaves."""
-    folder = get_checkpoint_folder(paths.trial(trial_id), 9)
+    folder = get_checkpoint_folder(paths.get_trial_folder(trial_id), 9)
     folder.mkdir(parents=True)
     answered = [Row(id=f"{rows_named}{n}", prompt="?", target="a") for n in range(NUM_ROWS)]
     scored = EvalResult(
@@ -162,7 +162,7 @@ def test_labels_are_scored_again_where_the_metric_is_no_mean_over_rows(tmp_path:
     said = {"f0000s1": ["a", "b", "c", "c"] * 5, "f0001s1": ["a", "b", "b", "c"] * 5}
     searched, runs = [make_history(n, "completed", (9, 1.0)) for n in range(2)], []
     for number, (trial_id, answers) in enumerate(said.items()):
-        folder = get_checkpoint_folder(RunPaths(tmp_path).trial(trial_id), 9)
+        folder = get_checkpoint_folder(RunPaths(tmp_path).get_trial_folder(trial_id), 9)
         folder.mkdir(parents=True)
         answered = [Row(id=str(n), prompt="?", target=one) for n, one in enumerate(targets)]
         write_answers(folder, answered, EvalResult(metrics={}, answers=tuple(answers)))
@@ -239,7 +239,7 @@ def test_winner_of_the_finals_is_kept_and_tested_with_its_other_seeds(folder: Pa
     winner = find_winner(paths, histories, METRIC, found, verdict_of(folder))
     assert winner is not None
     assert (winner.trial_id, winner.run.trial_id, winner.run.seed) == ("t0001", "f0001s2", 2)
-    assert winner.run.value(METRIC) == 33.0
+    assert winner.run.get_value(METRIC) == 33.0
     assert winner.tested == {
         "f0001s2": folder / "checkpoints" / "f0001s2" / "checkpoint-9",
         "f0001s1": folder / "checkpoints" / "f0001s1" / "checkpoint-9",

@@ -170,10 +170,9 @@ def test_tables_tell_target_modules_where_they_are_searched() -> None:
 
 def test_scores_from_0_to_1_are_shown_with_the_digits_of_their_scale() -> None:
     metric = Metric(name="share")
-    runs = tuple(
-        replace(run, reports=[replace(run.reports[-1], metrics={"share": run.value(METRIC) / 100})])
-        for run in (make_final_run("f0001s1", 1, 91.23), make_final_run("f0001s2", 2, 91.11))
-    )
+    runs = [make_final_run("f0001s1", 1, 91.23), make_final_run("f0001s2", 2, 91.11)]
+    for run, share in zip(runs, (0.9123, 0.9111), strict=True):
+        run.reports[-1] = replace(run.reports[-1], metrics={"share": share})
     first, second = (
         Finalist(trial_id=f"t000{n}", params=PARAMS, metric=metric, runs=(run,))
         for n, run in enumerate(runs, 1)

@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from sweeps.records.events import (
     EventLog,
     find_num_trials,
-    params_fields,
+    make_params_fields,
+    make_report_fields,
     parse_params,
     parse_report,
     read_events,
-    report_fields,
 )
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from trainables.config import Hyperparameters, TrialReport
@@ -55,7 +55,7 @@ def make_report(trial_id: str = "t0000", step: int = 10, score: float = 30.0) ->
 
 
 def start(log: EventLog, trial_id: str, number: int) -> None:
-    log.append("trial_started", trial_id=trial_id, number=number, params=params_fields(PARAMS))
+    log.append("trial_started", trial_id=trial_id, number=number, params=make_params_fields(PARAMS))
 
 
 def refuse_constant(name: str) -> None:
@@ -135,7 +135,7 @@ def test_report_survives_the_log_exactly_as_strict_json(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     report = replace(make_report(step=step, score=score), train_loss=loss)
-    EventLog(path).append("report", **report_fields(report))
+    EventLog(path).append("report", **make_report_fields(report))
     json.loads(path.read_text(), parse_constant=refuse_constant)
     (event,) = read_events(path)
     assert repr(parse_report(event)) == repr(report)
@@ -145,7 +145,7 @@ def test_report_of_a_cohort_leaves_the_others_ids_in_the_log_alone(tmp_path: Pat
     alone = make_report()
     others = tuple(make_report(trial_id) for trial_id in ("t0001", "t0002"))
     log = EventLog(tmp_path / "events.jsonl")
-    log.append("report", **report_fields(replace(alone, cohort=others)))
+    log.append("report", **make_report_fields(replace(alone, cohort=others)))
     (event,) = read_events(tmp_path / "events.jsonl")
     assert event["cohort"] == ["t0001", "t0002"]
     assert parse_report(event) == alone
@@ -154,7 +154,7 @@ def test_report_of_a_cohort_leaves_the_others_ids_in_the_log_alone(tmp_path: Pat
 def test_params_survive_the_log(tmp_path: Path) -> None:
     params = replace(PARAMS, use_rslora=True, target_modules=("q_proj", "v_proj"))
     log = EventLog(tmp_path / "events.jsonl")
-    log.append("trial_started", trial_id="t0000", number=0, params=params_fields(params))
+    log.append("trial_started", trial_id="t0000", number=0, params=make_params_fields(params))
     (event,) = read_events(tmp_path / "events.jsonl")
     assert parse_params(event) == params
 
@@ -256,11 +256,11 @@ def test_replay_orders_trials_and_keeps_each_step_once(tmp_path: Path) -> None:
     log.append("sweep_started")
     start(log, "t0001", 1)
     start(log, "t0000", 0)
-    log.append("report", **report_fields(make_report("t0000", 10, 30.0)))
+    log.append("report", **make_report_fields(make_report("t0000", 10, 30.0)))
     log.append("sweep_resumed")
     start(log, "t0000", 0)
-    log.append("report", **report_fields(make_report("t0000", 20, 33.0)))
-    log.append("report", **report_fields(make_report("t0000", 10, 99.0)))
+    log.append("report", **make_report_fields(make_report("t0000", 20, 33.0)))
+    log.append("report", **make_report_fields(make_report("t0000", 10, 99.0)))
     log.append("trial_ended", trial_id="t0000", status="completed", reason="")
     log.append("final_scores", trial_id="t0000", scores={"test": {"rougeLsum": 33.0}})
     first, second = replay(read_events(tmp_path / "events.jsonl"))
@@ -277,7 +277,7 @@ def test_runs_of_the_finals_are_told_apart_from_the_searchs_trials(tmp_path: Pat
     log.append("trial_ended", trial_id="t0001", status="stopped", reason="place 2 of 2")
     run = {"trial_id": "f0001s1", "of": "t0001", "seed": 8}
     log.append("finals_started", finalists=["t0001"], baseline=None, runs=[run])
-    log.append("report", **report_fields(make_report("f0001s1", 10, 30.0)))
+    log.append("report", **make_report_fields(make_report("f0001s1", 10, 30.0)))
     log.append("trial_ended", trial_id="f0001s1", status="completed", reason="")
     more = {"trial_id": "f0001s2", "of": "t0001", "seed": 9}
     log.append("finals_started", finalists=["t0001"], baseline=None, runs=[run, more])
@@ -298,7 +298,7 @@ def test_runs_of_the_finals_are_told_apart_from_the_searchs_trials(tmp_path: Pat
 def test_trial_that_starts_again_after_its_end_is_running(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     start(log, "t0000", 0)
-    log.append("report", **report_fields(make_report()))
+    log.append("report", **make_report_fields(make_report()))
     log.append("trial_ended", trial_id="t0000", status="failed", reason="node lost")
     (ended,) = replay(read_events(tmp_path / "events.jsonl"))
     assert (ended.status, ended.reason) == ("failed", "node lost")

@@ -47,7 +47,7 @@ def test_higher_rung_ranks_first_and_then_the_better_score(
     for above, below in itertools.pairwise(order):
         assert above.num_steps >= below.num_steps
         if above.num_steps == below.num_steps:
-            worse, better = below.value(metric), above.value(metric)
+            worse, better = below.get_value(metric), above.get_value(metric)
             assert worse is not None and better is not None
             assert not metric.is_better(worse, better)
 
@@ -58,7 +58,7 @@ def test_score_that_is_no_number_ranks_last(mode: str) -> None:
     histories = [make_history(n, None, (10, value)) for n, value in enumerate(values)]
     order = rank(histories, Metric(name=METRIC.name, mode=mode))  # type: ignore[arg-type]
     expected = [3.0, 2.0, 1.0] if mode == "max" else [1.0, 2.0, 3.0]
-    assert [trial.value(METRIC) for trial in order[:3]] == expected
+    assert [trial.get_value(METRIC) for trial in order[:3]] == expected
 
 
 @given(stories())
@@ -78,7 +78,7 @@ def test_best_is_the_best_of_the_completed(histories: list[TrialRecord], mode: s
         assert found is None
         return
     assert found is not None and found.status == "completed"
-    assert found.value(metric) == (max if mode == "max" else min)(values)
+    assert found.get_value(metric) == (max if mode == "max" else min)(values)
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(METRIC, "t0001"), (LOSS, "t0000")])
@@ -206,5 +206,8 @@ def test_counts_add_up_to_all_trials(histories: list[TrialRecord]) -> None:
 
 def test_best_value_of_a_trial_is_finite_and_follows_the_metrics_direction() -> None:
     trial = make_history(0, "completed", (10, 3.0), (30, 1.0), (90, float("nan")))
-    assert (trial.best(METRIC), trial.best(replace(METRIC, mode="min"))) == (3.0, 1.0)
-    assert make_history(1, "failed", (10, float("nan"))).best(METRIC) is None
+    assert (trial.find_best_value(METRIC), trial.find_best_value(replace(METRIC, mode="min"))) == (
+        3.0,
+        1.0,
+    )
+    assert make_history(1, "failed", (10, float("nan"))).find_best_value(METRIC) is None

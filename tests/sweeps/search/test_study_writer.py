@@ -23,7 +23,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.records.events import EventLog, params_fields, report_fields
+from sweeps.records.events import EventLog, make_params_fields, make_report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
 from sweeps.search import storage as storage_module
@@ -224,11 +224,11 @@ def test_study_that_another_process_locks_is_written_when_it_may_be(
     trackers.start()
     other = sqlite3.connect(paths.optuna_db, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    log.append("trial_started", trial_id="t0000", number=0, params=params_fields(PARAMS))
+    log.append("trial_started", trial_id="t0000", number=0, params=make_params_fields(PARAMS))
     deadline_s = time.monotonic() + 60
     while "optuna cannot be written" not in caplog.text and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    log.append("report", **report_fields(make_report("t0000", 1, 5.0)))
+    log.append("report", **make_report_fields(make_report("t0000", 1, 5.0)))
     other.execute("COMMIT")
     other.close()
     log.append("trial_ended", trial_id="t0000", status="stopped", reason="")
@@ -274,7 +274,7 @@ def test_writer_killed_before_any_write_is_followed_by_one_that_completes_the_st
         StudyWriter(url, study, SPACE, METRIC).replay([], story)
         trials = trials_of(url, study)
         assert [t.state for t in trials] == [freeze_trial(r, SPACE, METRIC).state for r in story]
-        assert [t.intermediate_values for t in trials] == [r.values(METRIC) for r in story]
+        assert [t.intermediate_values for t in trials] == [r.get_values(METRIC) for r in story]
     assert num_kills == 2 + 3 + 1 + 2
 
 

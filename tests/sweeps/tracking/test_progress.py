@@ -56,11 +56,11 @@ def make_progress(
 
 
 def run_trial(progress: ProgressTable, number: int, scores: dict[int, float], **end: Any) -> None:
-    progress.trial_started(make_config(number), number)
+    progress.on_trial_start(make_config(number), number)
     for step, score in scores.items():
-        progress.reported(make_config(number), make_report(number, step, score))
+        progress.on_report(make_config(number), make_report(number, step, score))
     if end:
-        progress.trial_ended(make_config(number), end["status"], end.get("reason", ""))
+        progress.on_trial_end(make_config(number), end["status"], end.get("reason", ""))
 
 
 def rendered(progress: ProgressTable) -> list[str]:
@@ -94,12 +94,12 @@ def test_runs_of_the_finals_are_trials_too() -> None:
     progress, out = make_progress(is_terminal=False, num_trials=1)
     run_trial(progress, 0, {40: 30.0}, status="completed")
     known = TrialRecord(trial_id="f0000s1", number=0, params=make_config(0).params)
-    progress.finals_started([replace(known, final_of="t0000", seed=1)])
+    progress.on_finals_start([replace(known, final_of="t0000", seed=1)])
     assert "finals started: 1 runs to train | 1/2 done" in out.getvalue()
     config = replace(make_config(0), trial_id="f0000s1")
-    progress.trial_started(config, 0)
-    progress.reported(config, replace(make_report(0, 40, 31.0), trial_id="f0000s1"))
-    progress.trial_ended(config, "completed", "")
+    progress.on_trial_start(config, 0)
+    progress.on_report(config, replace(make_report(0, 40, 31.0), trial_id="f0000s1"))
+    progress.on_trial_end(config, "completed", "")
     assert rendered(progress)[0] == "2/2 done, 0 running, 0 failed"
     assert rendered(progress)[1] == "best rougeLsum 31 at step 40 (f0000s1)"
 
@@ -149,13 +149,13 @@ def make_crowd(console: Console, **kwargs: Any) -> ProgressTable:
     progress = ProgressTable(metric, 256, 40, console=console, **PLACE, **kwargs)
     for number in range(256):
         config, report = make_config(number), make_report(number, 10 + number % 20, 30 + number)
-        progress.trial_started(config, number)
-        progress.reported(
+        progress.on_trial_start(config, number)
+        progress.on_report(
             config, replace(report, metrics={name: 30.0 + number}, pack="abc"[number % 3])
         )
         if number >= 85:
-            progress.trial_ended(config, "stopped" if number % 9 else "failed", "r" * 300)
-    progress.trial_started(make_config(84), 84)  # after its pack has died
+            progress.on_trial_end(config, "stopped" if number % 9 else "failed", "r" * 300)
+    progress.on_trial_start(make_config(84), 84)  # after its pack has died
     return progress
 
 
@@ -198,9 +198,9 @@ def test_before_the_first_report_and_with_one_pack_all_are_counted_together() ->
 def test_many_packs_are_told_by_the_fullest_and_the_emptiest() -> None:
     progress, _ = make_progress(**PLACE | {"slots": (4,) * 12})
     for number in range(9):
-        progress.trial_started(make_config(number), number)
+        progress.on_trial_start(make_config(number), number)
         report = replace(make_report(number, 10, 1.0), pack=f"p{number // 4}")
-        progress.reported(make_config(number), report)
+        progress.on_report(make_config(number), report)
     assert "12 packs of 4 slots: 0 to 4 training" in rendered(progress)
     run_trial(progress, 8, {10: 1.0}, status="completed")
     assert "12 packs of 4 slots: 0 to 4 training" in rendered(progress)
@@ -238,7 +238,7 @@ def test_output_that_shows_ascii_only_gets_ascii_only() -> None:
     for is_terminal in (True, False):
         console = SafeConsole(ascii_only, force_terminal=is_terminal, width=70, height=24)
         with make_crowd(console) as progress:
-            progress.trial_started(make_config(300), 300)
+            progress.on_trial_start(make_config(300), 300)
     ascii_only.flush()
     assert b"t0300" in shown.getvalue() and b"\x1b[2J" not in shown.getvalue()
 
@@ -276,7 +276,7 @@ def test_finals_of_a_search_that_ended_early_are_counted_with_its_trials_only() 
         TrialRecord(trial_id=f"f0000s{n}", number=0, params=params, final_of="t0000", seed=n)
         for n in (1, 2)
     ]
-    progress.finals_started(runs)
+    progress.on_finals_start(runs)
     assert rendered(progress)[0] == "2/4 done, 0 running, 0 failed"
 
 

@@ -18,7 +18,7 @@ import wandb
 
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
-from sweeps.records.events import EventLog, params_fields, report_fields
+from sweeps.records.events import EventLog, make_params_fields, make_report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.tracking import follow_log, wandb_session
 from sweeps.tracking.follow_log import Trackers
@@ -110,12 +110,12 @@ class LoggedSweep:
 
     def start(self, config: TrialConfig) -> None:
         number = int(config.trial_id[1:5])
-        params = params_fields(config.params)
+        params = make_params_fields(config.params)
         self._log.append("trial_started", trial_id=config.trial_id, number=number, params=params)
 
     def report(self, config: TrialConfig, *steps: int, score: float | None = None) -> None:
         for step in steps:
-            self._log.append("report", **report_fields(make_report(config, step, score)))
+            self._log.append("report", **make_report_fields(make_report(config, step, score)))
 
     def end(self, config: TrialConfig, status: str, reason: str = "") -> None:
         self._log.append("trial_ended", trial_id=config.trial_id, status=status, reason=reason)

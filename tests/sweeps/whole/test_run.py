@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sweeps.config import from_json
 from sweeps.finals import predictions
 from sweeps.finals.baselines import make_baseline, score_baseline
-from sweeps.finals.finalists import last_finals
+from sweeps.finals.finalists import find_last_finals
 from sweeps.records.trial_record import replay, replay_all, replay_finals
 from sweeps.search.asha import Asha
 from tests.sweeps import commands, small_sweep
@@ -177,7 +177,7 @@ def test_test_is_looked_at_once_for_winner_start_point_and_base(finished: Finish
     own = {run["trial_id"] for run in verdict["finalists"][0]["runs"]}
     assert event["trial_id"] == verdict["adapter"] in own <= event["runs"].keys()
     assert event["scores"]["test"] == event["runs"][verdict["adapter"]]
-    met = last_finals(_events(finished))
+    met = find_last_finals(_events(finished))
     assert met is not None and met.baseline in ("t0000", "t0001")
     others = event["runs"].keys() - own
     if met.baseline == verdict["winner"]:

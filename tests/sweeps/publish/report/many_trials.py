@@ -14,7 +14,7 @@ from sweeps.config import SweepConfig, to_json
 from sweeps.finals import predictions
 from sweeps.finals import verdict as verdicts
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.records.events import params_fields, report_fields
+from sweeps.records.events import make_params_fields, make_report_fields
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import replay_all
 from tests.sweeps.invented_sweep import make_config, make_report
@@ -137,7 +137,7 @@ def _search(
         for slot, number in enumerate(range(first, min(first + NUM_SLOTS, num_trials))):
             trial_id, params = f"t{number:04d}", _draw_params(draw)
             events.add(
-                "trial_started", trial_id=trial_id, number=number, params=params_fields(params)
+                "trial_started", trial_id=trial_id, number=number, params=make_params_fields(params)
             )
             worth = 42 - 9 * (math.log10(params.learning_rate) + 3.2) ** 2
             worth += math.log2(params.lora_rank) * 0.4 + draw.gauss(0, 0.8)
@@ -153,7 +153,7 @@ def _search(
             for trial_id, (slot, worth) in living.items():
                 value = worth * (1 - 4 / (rung + 8)) + draw.gauss(0, 0.3)
                 report = _place(make_report(trial_id, rung, value), metric, slot, entered)
-                events.add("report", **report_fields(report))
+                events.add("report", **make_report_fields(report))
                 ended[trial_id] = value
             kept = sorted(living, key=lambda t: -living[t][1])[: max(2, len(living) // 3)]
             for trial_id in [t for t in living if t not in kept or rung == RUNGS[-1]]:
@@ -204,7 +204,7 @@ def _train_finals(
         report = _place(
             make_report(run["trial_id"], RUNGS[-1], value), metric, slot % NUM_SLOTS, entered
         )
-        events.add("report", **report_fields(report))
+        events.add("report", **make_report_fields(report))
         events.add("trial_ended", trial_id=run["trial_id"], status="completed", reason="")
 
 
