@@ -86,7 +86,6 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
         return find_best_folder(paths)
     record, adapter = find_adapter(paths, trial_id, config.storage)
     assert record.last is not None
-    check_adapter(adapter)
     task, splits = TASKS[config.task](config.task_options), read_rows(paths.rows)
     scores = {"validation": dict(record.last.metrics)}
     for event in run.events:
@@ -147,10 +146,14 @@ def write_folder(
         facts: for the card; its base_model gives the tokenizer, and adapter_config.json names it:
             a Hub id as it is, a folder absolute, to be found from any working directory.
         more_files: contents by name.
+
+    Raises:
+        SweepAborted: the checkpoint's adapter is damaged.
     """
     base, max_new_tokens = Path(facts.base_model), facts.settings.max_new_tokens
     picture = draw_search(facts)
     with replace_folder(best) as folder:
+        check_adapter(checkpoint)
         shutil.copyfile(checkpoint / ADAPTER_FILES[1], folder / ADAPTER_FILES[1])
         config = parse_json((checkpoint / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = str(base.absolute()) if base.is_dir() else str(base)

@@ -23,6 +23,7 @@ from tests.sweeps.commands import NO_HUB, Ended, call, start, world
 from tests.sweeps.example_facts import facts
 from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
+from trainables.errors import SweepAborted
 from trainables.tiny import MODEL_DIR
 
 REPO = f"{OWNER}/samsum-adapter"
@@ -122,7 +123,7 @@ def test_best_is_replaced_whole_and_kept_when_its_successor_fails(
     best, base = run / "best", str(MODEL_DIR)
     (best / "stale.txt").write_text("old")
     before = contents(best)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SweepAborted, match="no-checkpoint is damaged"):
         write_folder(best, run / "no-checkpoint", facts(base_model=base), {})
     assert contents(best) == before
     write_folder(best, checkpoint, facts(base_model=base), {})
@@ -134,7 +135,7 @@ def test_best_left_aside_by_a_stopped_process_comes_back(run: Path) -> None:
     best, base = run / "best", str(MODEL_DIR)
     before = contents(best)
     best.rename(run / ".best.old")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SweepAborted, match="no-checkpoint is damaged"):
         write_folder(best, run / "no-checkpoint", facts(base_model=base), {})
     assert contents(best) == before
 
