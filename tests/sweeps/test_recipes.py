@@ -160,6 +160,8 @@ def test_start_points_of_all_recipes_lie_in_their_spaces() -> None:
 def test_recipe_stands_before_its_flags() -> None:
     read = read_recipe(["samsum", "--seed", "3"], "prog")
     assert read == (RECIPES["samsum"], ["--seed", "3"], "prog samsum")
+    Path("my own.py").write_text("from sweeps.recipes import samsum as recipe")
+    assert read_recipe(["my own.py"], "prog")[2] == "prog 'my own.py'"
     with pytest.raises(SweepAborted, match="no recipe was named"):
         read_recipe([], "prog")
 

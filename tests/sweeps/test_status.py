@@ -162,13 +162,13 @@ def test_long_silence_is_a_stall_by_what_reports_take(paths: RunPaths) -> None:
 
 
 def test_a_sweep_of_another_machine_lives_as_long_as_its_heart_beats(paths: RunPaths) -> None:
-    paths.lock.write_text(json.dumps({"work": "sweep", "host": "elsewhere", "pid": 7}))
+    paths.lock.write_text(json.dumps({"work": "sweep", "host": "a; b", "pid": 7}))
     facts = look(paths)
-    assert facts["state"] == "unknown" and facts["next"][0] == "ssh elsewhere ps -p 7"
+    assert facts["state"] == "unknown" and facts["next"][0] == "ssh 'a; b' ps -p 7"
     text = call("sweeps.status", str(paths.folder)).stdout
-    assert "process 7 on elsewhere gives no sign of life, but locks of other machines" in text
+    assert "process 7 on a; b gives no sign of life, but locks of other machines" in text
     write_heartbeat(paths, None, FACTS)
-    assert (look(paths)["state"], look(paths)["host"]) == ("running", "elsewhere")
+    assert (look(paths)["state"], look(paths)["host"]) == ("running", "a; b")
     now = datetime.now(UTC) + timedelta(minutes=5)
     assert read_status(paths, now).state == "unknown"
     paths.heartbeat.write_text("{damaged")

@@ -219,9 +219,11 @@ def test_model_that_never_thinks_is_not_asked_to(tmp_path: Path) -> None:
 
 def test_adapter_given_as_a_model_is_answered_with_its_base(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "adapter_config.json").write_bytes(ADAPTER)
+    (tmp_path / "best" / "adapter_config.json").write_bytes(
+        ADAPTER.replace(b"Qwen/", b"my models/")
+    )
     _, fix = refused(tmp_path, "--model", "best")
-    assert fix == "give its base: --model Qwen/Qwen3-0.6B"
+    assert fix == "give its base: --model 'my models/Qwen3-0.6B'"
 
 
 @pytest.mark.parametrize("save", [save_as_lm_head, save_without_head])

@@ -97,7 +97,7 @@ SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hi!"}]
 @pytest.mark.parametrize(
     ("row", "flags"),
     [
-        ({"id": 3, "conversations": SHAREGPT}, "--input conversations --kind chat"),
+        ({"id": 3, "the chat": SHAREGPT}, "--input 'the chat' --kind chat"),
         (
             {"instruction": "Name a planet near {n}.", "output": "Mars, {n}."},
             "--input instruction --target output --kind generate",

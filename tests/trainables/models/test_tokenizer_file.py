@@ -133,7 +133,8 @@ def test_a_vocabulary_with_merges_gives_what_transformers_gives(
 def test_a_vocabulary_of_another_class_is_answered_with_what_converts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _split_tokenizer(tmp_path, tokenizer_class="GPT2Tokenizer")
+    (tmp_path / "my model").mkdir()
+    model = _split_tokenizer(tmp_path / "my model", tokenizer_class="GPT2Tokenizer")
     with pytest.raises(SweepAborted, match="is of a GPT2Tokenizer") as told:
         TokenizerFile(str(model))
     command = shlex.split(told.value.fix.partition(": ")[2])

@@ -184,10 +184,10 @@ def test_options_that_lack_are_suggested_from_the_columns(
 
 
 def test_unknown_column_names_those_found_and_the_nearest(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.jsonl", rows(30))
-    error, fix = refusal(data, replace(LABELLED, target="moods"))
-    assert "no column 'moods'; found text (30" in error
-    assert fix == "did you mean mood?"
+    data = write(tmp_path / "a.jsonl", rows(30, **{"my note": "n"}))
+    error, fix = refusal(data, replace(LABELLED, target="my notes"))
+    assert "no column 'my notes'; found text (30" in error
+    assert fix == "did you mean 'my note'?"
     assert refusal(data, replace(LABELLED, input="zzz"))[1].startswith("try --input ")
     assert "both name 'mood'" in refusal(data, replace(LABELLED, input="mood"))[0]
 
