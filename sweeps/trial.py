@@ -77,9 +77,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     facts = {"folder": folder, "params": make_params_fields(args.params), "reports": reports}
     try:
         if is_packed:
-            from trainables.packing.service import alone  # loads torch, as the next does
+            from trainables.packing.service import in_process  # loads torch, as the next does
 
-            alone.train(trial, take)
+            in_process.train(trial, take)
         else:
             from trainables.solo import trainer
 

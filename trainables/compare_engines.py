@@ -46,9 +46,9 @@ def train_until(
 
             trainer.train(trial, take, dropout_seed=dropout_seed)
         else:
-            from trainables.packing.service import alone
+            from trainables.packing.service import in_process
 
-            alone.train(trial, take)
+            in_process.train(trial, take)
     return reports
 
 

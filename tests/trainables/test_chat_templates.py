@@ -17,7 +17,7 @@ from trainables.models.base_model import load_tokenizer
 from trainables.models.chat_template import list_stop_ids
 from trainables.models.model_files import read_json
 from trainables.models.tokenizer_file import TokenizerFile
-from trainables.packing.service import alone
+from trainables.packing.service import in_process
 from trainables.solo import trainer
 
 NEVER = (
@@ -72,7 +72,7 @@ def test_engines_train_and_score_a_model_that_never_thinks_alike(
     settings = replace(settings, model=instruct_dir)
     params = Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=5e-3)
     reports: dict[str, list[TrialReport]] = {"packed": [], "solo": []}
-    for name, train in (("packed", alone.train), ("solo", trainer.train)):
+    for name, train in (("packed", in_process.train), ("solo", trainer.train)):
         trial = TrialConfig(
             trial_id="t0000", params=params, settings=settings, folder=tmp_path / name
         )

@@ -31,7 +31,7 @@ from trainables.data.rows import SPLITS, Message, MetricCode, Row, select_fixed_
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import read_answers
 from trainables.models.base_model import load_base
-from trainables.packing.service import alone
+from trainables.packing.service import in_process
 from trainables.packing.service.events import Finished, Reported
 from trainables.packing.service.host import PackHost
 from trainables.packing.sizing.capacity import Capacity
@@ -41,7 +41,7 @@ from trainables.solo.evaluate import evaluate
 Train = Callable[[TrialConfig, Callable[[TrialReport], None]], None]
 Numbers = list[tuple[int, float, dict[str, float]]]
 
-TRAINERS: dict[str, Train] = {"solo": trainer.train, "packed": alone.train}
+TRAINERS: dict[str, Train] = {"solo": trainer.train, "packed": in_process.train}
 STATE_NAMES = {"solo": SOLO_STATE_NAMES, "packed": PACK_STATE_NAMES}
 
 

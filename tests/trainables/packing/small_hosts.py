@@ -18,7 +18,7 @@ from tests.trainables.packing.small_packs import trial_of
 from trainables.checkpoint import ADAPTER_NAMES, get_checkpoint_folder
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.packing.compute.pack import Pack
-from trainables.packing.service import alone, loop
+from trainables.packing.service import in_process, loop
 from trainables.packing.service.events import (
     Event,
     Finished,
@@ -120,7 +120,7 @@ def numbers_alone(params: Hyperparameters, settings: TrainingSettings) -> Number
     """What a trial of this kind gives in a pack of one."""
     reports: list[TrialReport] = []
     with tempfile.TemporaryDirectory() as folder:
-        alone.train(trial_of("alone", params, settings, Path(folder)), reports.append)
+        in_process.train(trial_of("alone", params, settings, Path(folder)), reports.append)
     return {report.step: (report.train_loss, report.metrics) for report in reports}
 
 

@@ -1,7 +1,7 @@
 """One GPU's pack as a service: trials join by lease from any thread; one thread trains.
 
-It needs no Ray: actor.py makes it a Ray actor, alone.py has it in the trial's own process. Torch is
-loaded by a host, not by this module, so that a driver can name the class without it.
+It needs no Ray: actor.py makes it a Ray actor, in_process.py has it in the trial's own process.
+Torch is loaded by a host, not by this module, so that a driver can name the class without it.
 """
 
 import os

@@ -23,7 +23,7 @@ from cluster.connect import connect
 from trainables.checkpoint import read_progress
 from trainables.config import Hyperparameters, TrainingSettings, TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
-from trainables.packing.service import actor, alone, client
+from trainables.packing.service import actor, client, in_process
 from trainables.packing.service.events import (
     Finished,
     LeaseLost,
@@ -177,7 +177,7 @@ def test_trial_in_a_pack_reports_what_it_reports_alone_and_loads_no_torch(
 ) -> None:
     found = ended(begin(trial, [start()]))
     reports: list[TrialReport] = []
-    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    in_process.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
     assert [report.step for report in found.reports] == [2, 4]
     assert numbers(found.reports) == near(reports)
     assert "ray" in found.modules and "torch" not in found.modules
@@ -195,7 +195,7 @@ def test_pack_that_is_killed_costs_no_report(
     start()
     found = ended(following)
     reports: list[TrialReport] = []
-    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    in_process.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
     assert numbers(found.reports) == near(reports)
 
 
@@ -218,7 +218,7 @@ def test_pack_that_gets_sigterm_saves_its_trial_which_goes_on_in_the_next(
     start(max_steps=62, rungs=(2, 62))
     found = ended(following)
     reports: list[TrialReport] = []
-    alone.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
+    in_process.train(dataclasses.replace(trial, folder=tmp_path / "alone"), reports.append)
     assert numbers(found.reports) == near(reports)
     assert found.reports[1].train_loss == reports[1].train_loss
 
@@ -434,7 +434,7 @@ def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
     has_room.touch()
     found = [ended(one) for one in following]
     reports: list[TrialReport] = []
-    alone.train(trial_of("alone", settings, tmp_path), reports.append)
+    in_process.train(trial_of("alone", settings, tmp_path), reports.append)
     for one in found:
         assert [report.step for report in one.reports] == list(rungs)
         for report, expected in zip(one.reports, reports, strict=True):
