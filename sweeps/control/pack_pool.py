@@ -21,7 +21,7 @@ from trainables.folder_locks import wait_for_writers
 from trainables.packing.service.actor import start_pack
 from trainables.packing.service.events import LoadFault, PackStatus
 from trainables.packing.service.ledger import Ledger, read_ledgers
-from trainables.packing.sizing.throughput import Throughput, slowest
+from trainables.packing.sizing.throughput import Throughput, find_slowest
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class PackPool:
         """That of the slowest pack that has measured its own."""
         known = [pack.status.throughput for pack in self._packs if pack.status is not None]
         measured = [throughput for throughput in known if throughput is not None]
-        return slowest(measured) if measured else None
+        return find_slowest(measured) if measured else None
 
     def wait(self, is_enough: Callable[[], bool]) -> None:
         """Until there is enough; GPUs that are waited for are told."""
@@ -191,7 +191,7 @@ class PackPool:
 
     def _ask_status(self, pack: _Pack) -> None:
         pack.silent_s = 0.0
-        pack.asked = pack.actor.status.options(concurrency_group="status").remote()
+        pack.asked = pack.actor.get_status.options(concurrency_group="status").remote()
 
     def _take_answer(self, pack: _Pack, now_s: float) -> None:
         had_loaded = pack.is_loaded
@@ -354,7 +354,7 @@ def collect_ledgers(pool: PackPool, checkpoints: Path, storage: str | None = Non
 
     Those that still answer tell how it is now; of the others counts what they last wrote.
     """
-    asked = [actor.ledger.remote() for actor in pool.loaded]
+    asked = [actor.read_ledger.remote() for actor in pool.loaded]
     if asked:
         with contextlib.suppress(RayError):
             ray.wait(asked, num_returns=len(asked), timeout=ANSWER_TIMEOUT_S)

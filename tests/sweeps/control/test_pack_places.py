@@ -53,7 +53,7 @@ class PackStub:
         self._fault = PackPreempted(os.getpid(), reason)
         (self._folder / "preempted").write_text(reason)
 
-    def status(self) -> PackStatus:
+    def get_status(self) -> PackStatus:
         if self._dies:
             os._exit(1)
         if self._fault is None:
@@ -166,7 +166,7 @@ def test_first_pack_is_enough_and_the_others_are_waited_for_aloud(
     monkeypatch.setattr(gpu_places, "FIRST_WAIT_S", 1.0)
     node = cluster.add_node(num_cpus=0, num_gpus=1)
     other_job = ray.remote(num_cpus=0, num_gpus=1)(PackStub).remote(Path("/nowhere"))
-    place = ray.get(other_job.__ray_call__.remote(lambda stub: stub.status().place))
+    place = ray.get(other_job.__ray_call__.remote(lambda stub: stub.get_status().place))
     scene = begin(3)
     scene.wait_loaded(1)
     assert len(find_packs()) == 2
@@ -316,7 +316,7 @@ def test_node_that_joins_is_used_once_it_is_found_good(
     scene.wait_loaded(1)
     assert asked == [red.node_id, good.node_id]
     (pack,) = scene.pool.actors
-    place = ray.get(pack.status.remote()).place
+    place = ray.get(pack.get_status.remote()).place
     assert place.node_id == good.node_id
     assert len(scene.pool.actors) == 1
     assert scene.events("pack_lost") == []

@@ -48,7 +48,7 @@ class PackStub:
             name: f"{name} by {self._name}" for name in (BASE if has_base else set()) | {*adapters}
         }
 
-    def status(self) -> PackStatus:
+    def get_status(self) -> PackStatus:
         return make_status()
 
     def decide(self, step: int, should_continue: dict[str, bool]) -> None:
@@ -108,7 +108,7 @@ def test_decision_goes_to_its_pack_alone_or_to_all_if_that_is_not_there(
     actors = [start(str(number)) for number in range(3)]
     pool = make_pool(actors, tmp_path)
     pool.wait(lambda: len(pool.loaded) == 3)
-    pool.decide(1, {"t0000": False}, ray.get(actors[1].status.remote()).pack_id)
+    pool.decide(1, {"t0000": False}, ray.get(actors[1].get_status.remote()).pack_id)
     pool.decide(3, {"t0000": False})
     pool.decide(9, {"t0000": False}, "of a pack that was lost before its reports were heard")
     assert ray.get([actor.decided.remote() for actor in actors]) == [[3, 9], [1, 3, 9], [3, 9]]

@@ -35,7 +35,7 @@ def start() -> Iterator[Start]:
         def __init__(self, file: Path) -> None:
             self._file = file
 
-        def status(self) -> PackStatus:
+        def get_status(self) -> PackStatus:
             told = self._file.read_text() if self._file.exists() else ""
             if told == "broken":
                 fault = LoadFault(1, "a pack cannot start", "see Ray's logs")

@@ -65,7 +65,7 @@ class PackActor(PackHost):
         # What can fail does so in there, so that the sweep is told why, and on which node.
         threading.Thread(target=self._run_until_fault, name="pack", daemon=True).start()
 
-    def status(self) -> PackStatus:
+    def get_status(self) -> PackStatus:
         """How the pack is, whatever its loop does, as long as its process runs."""
         with self._changed:
             is_loaded = self._throughput.done() and self._fault is None
@@ -80,9 +80,9 @@ class PackActor(PackHost):
                 fault=self._fault,
             )
 
-    def ledger(self) -> Ledger:
+    def read_ledger(self) -> Ledger:
         """Where the loop's time went so far; it is then on the disk too."""
-        ledger = replace(super().ledger(), node=self._place.node, gpu=self._place.gpu)
+        ledger = replace(super().read_ledger(), node=self._place.node, gpu=self._place.gpu)
         with contextlib.suppress(OSError):  # a full disk stops trials, not this
             write_ledger(ledger, self._ledger_path, self._settings.storage)
         return ledger
@@ -90,7 +90,7 @@ class PackActor(PackHost):
     def preempt(self, reason: str, timeout_s: float) -> None:
         """Has the trials leave, see PackHost, and its ledger on the disk too."""
         super().preempt(reason, timeout_s)
-        self.ledger()
+        self.read_ledger()
 
     def _run_until_fault(self) -> None:
         try:
@@ -107,7 +107,7 @@ class PackActor(PackHost):
         """Keeps the ledger on disk, for whoever adds up the sweep's time after this process has
         been killed; ends a process whose loop hangs."""
         while True:
-            self.ledger()
+            self.read_ledger()
             overdue = self._ledger.describe_overdue()
             if overdue:
                 self._end_process(PackFault(os.getpid(), overdue))

@@ -113,7 +113,7 @@ class PackHost(TrialRegistry):
         """
         return self._throughput.result()
 
-    def ledger(self) -> Ledger:
+    def read_ledger(self) -> Ledger:
         """Where the loop's time went so far."""
         if not self._has_imported.is_set():
             return self._ledger.copy_ledger()

@@ -43,6 +43,6 @@ class Throughput:
         return num_batches * self.batch_fixed_s + num_trials * num_rows * self.row_s
 
 
-def slowest(measured: list[Throughput]) -> Throughput:
+def find_slowest(measured: list[Throughput]) -> Throughput:
     """The pack that takes longest for a step of all its trials: the sweep waits for it."""
     return max(measured, key=lambda throughput: throughput.predict_step_s(throughput.num_slots))

@@ -210,7 +210,7 @@ def test_pack_that_gets_sigterm_saves_its_trial_which_goes_on_in_the_next(
     os.kill(pid_of(pack), signal.SIGTERM)
     with pytest.raises(RayActorError):
         while True:
-            fault = ray.get(pack.status.remote(), timeout=LIMIT_S).fault
+            fault = ray.get(pack.get_status.remote(), timeout=LIMIT_S).fault
             time.sleep(0.1)
     assert isinstance(fault, PackPreempted) and "SIGTERM" in str(fault)
     progress = read_progress(trial.folder)
@@ -315,7 +315,7 @@ def test_pack_that_cannot_load_says_why_and_costs_its_trial_nothing(
     lease = ray.get(pack.join.remote(trial), timeout=LIMIT_S)
     with pytest.raises(LoadFault, match="/no/such/"):
         client._forward_events(trial, pack, lease, lambda: [pack], {}, lambda report: None)
-    status = ray.get(pack.status.remote(), timeout=LIMIT_S)
+    status = ray.get(pack.get_status.remote(), timeout=LIMIT_S)
     assert isinstance(status.fault, LoadFault) and "/no/such/" in str(status.fault)
     assert not status.is_loaded and status.place.node
     deadline_s = time.monotonic() + LIMIT_S
@@ -334,7 +334,7 @@ def test_trial_in_a_pack_that_cannot_load_goes_on_in_the_next(
         pack = start(model=str(model))
         with pytest.raises(RayActorError):
             while True:
-                ray.get(pack.status.remote(), timeout=LIMIT_S)
+                ray.get(pack.get_status.remote(), timeout=LIMIT_S)
                 time.sleep(0.1)
     shutil.copytree(model_dir, model)
     start(model=str(model))
@@ -442,7 +442,7 @@ def test_trial_of_a_full_pack_goes_on_in_one_that_stands_empty(
             assert report.metrics["eval_loss"] == pytest.approx(
                 expected.metrics["eval_loss"], rel=1e-5
             )
-    shares = [set(ray.get(pack.ledger.remote()).shares) for pack in (full, other)]
+    shares = [set(ray.get(pack.read_ledger.remote()).shares) for pack in (full, other)]
     names = {trial.trial_id for trial in trials}
     assert shares[0] == names and len(shares[1] & names) == 1
 

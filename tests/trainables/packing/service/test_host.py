@@ -338,7 +338,7 @@ def test_ledger_sums_to_the_wall_time_of_the_loop(
             for name in ("t0", "t1")
         }
     wall_s = time.monotonic() - started_s
-    ledger = host.ledger()
+    ledger = host.read_ledger()
     assert sum(ledger.seconds.values()) == pytest.approx(wall_s, rel=0.1)
     assert all(ledger.seconds[name] > 0 for name in ("load", "train", "evaluate", "report", "idle"))
     assert all(share.seconds > 0 for share in ledger.shares.values())
@@ -360,7 +360,7 @@ def test_ledger_sums_to_the_wall_time_of_the_loop(
     entered = {report.entered for made in reports.values() for report in made}
     assert ledger.started < min(entered) and max(entered) < time.time()
     time.sleep(0.05)
-    assert host.ledger() == ledger
+    assert host.read_ledger() == ledger
 
 
 def test_a_trial_that_comes_back_to_its_pack_is_charged_once(
@@ -373,7 +373,7 @@ def test_a_trial_that_comes_back_to_its_pack_is_charged_once(
         host.leave(lease)
         *_, last = reports_in(events_of(host, trial))
     assert last.step == STEPS[-1]
-    assert last.gpu_seconds <= host.ledger().shares["t0"].seconds
+    assert last.gpu_seconds <= host.read_ledger().shares["t0"].seconds
 
 
 def test_a_trial_that_goes_on_elsewhere_carries_the_share_that_its_report_tells(
@@ -389,5 +389,5 @@ def test_a_trial_that_goes_on_elsewhere_carries_the_share_that_its_report_tells(
         again, *later = reports_in(events_of(other, trial))
     assert again.step == first.report.step and again.gpu_seconds == first.report.gpu_seconds
     assert later[0].gpu_seconds > first.report.gpu_seconds
-    last_s = other.ledger().shares["t0"].seconds
+    last_s = other.read_ledger().shares["t0"].seconds
     assert later[-1].gpu_seconds == pytest.approx(first.report.gpu_seconds + last_s)

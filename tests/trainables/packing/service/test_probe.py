@@ -17,7 +17,7 @@ from trainables.packing.compute.pack import Pack
 from trainables.packing.service.events import PackFault
 from trainables.packing.service.host import PackHost
 from trainables.packing.service.probe import find_mean_step
-from trainables.packing.sizing.throughput import Throughput, slowest
+from trainables.packing.sizing.throughput import Throughput, find_slowest
 
 KINDS = (
     Hyperparameters(lora_rank=4, lora_alpha=8, learning_rate=3e-3, lora_dropout=0.1),
@@ -70,7 +70,7 @@ def test_the_throughput_has_what_an_estimate_needs_and_its_time_is_in_the_ledger
     with running(settings, capacity_of(4), probed=KINDS) as host:
         throughput = host.wait_for_throughput()
         assert throughput is not None
-        ledger = host.ledger()
+        ledger = host.read_ledger()
     assert 0 < throughput.predict_step_s(1) <= throughput.predict_step_s(4)
     assert throughput.batch_fixed_s + throughput.row_s > 0 and throughput.batch_rows >= 1
     assert 0 < throughput.load_s <= ledger.seconds["load"] + 0.01
@@ -147,4 +147,4 @@ def test_an_evaluation_costs_its_batches_and_its_rows() -> None:
 
 def test_the_sweep_goes_by_its_slowest_pack() -> None:
     slow = throughput_of(step_trial_s=2.0)
-    assert slowest([throughput_of(step_fixed_s=3.0), slow, throughput_of()]) is slow
+    assert find_slowest([throughput_of(step_fixed_s=3.0), slow, throughput_of()]) is slow
