@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
             that changes the sweep.
     """
     default, flags, prog = read_default_config(argv, PROG)
-    args = _parse_flags(flags, prog, default)
+    args, saved = _parse_flags(flags, prog, default), None
     if args.resume:
         from sweeps.checks import resume  # loads the study's database, which others do without
 
@@ -50,13 +50,22 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         args = _parse_flags(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)
-    check_flags(args.config, flags)
+    check_flags(args.config, flags, saved)
     return args
 
 
-def check_flags(config: SweepConfig, flags: Sequence[str]) -> None:
-    """Refuses a flag that others leave without effect, wholly or in part; defaults follow them."""
+def check_flags(
+    config: SweepConfig, flags: Sequence[str], saved: SweepConfig | None = None
+) -> None:
+    """Refuses a flag that others leave without effect, wholly or in part; defaults follow them.
+
+    Args:
+        saved: of the sweep that is resumed, whose own values may be given again.
+    """
     names = {flag.partition("=")[0].replace("_", "-") for flag in flags}
+    if saved is not None:
+        same = [f.name for f in fields(saved) if getattr(saved, f.name) == getattr(config, f.name)]
+        names -= {f"--{name.replace('_', '-')}" for name in same}
     steps = f"--max-steps {config.max_steps} and --reduction-factor {config.reduction_factor}"
     num_rungs = config.num_rungs if config.epochs is not None else len(config.rungs)
     limits = {

@@ -464,6 +464,18 @@ def test_resume_plans_the_saved_sweep(
     assert tree(tmp_path) == before
 
 
+def test_resume_takes_the_flags_again_that_its_sweep_began_with(
+    config: SweepConfig, preflight: Preflight
+) -> None:
+    begin(replace(config, max_steps=3, num_rungs=9, low_rung_eval_rows=400), preflight)
+    flags = ("samsum", "--tiny", "--resume", "--name", "mine", "--dry-run")
+    own = ("--max-steps=3", "--num_rungs=9", "--low-rung-eval-rows", "400", "--bertscore-layer=9")
+    ended = call("sweeps.run", *flags, *own)
+    assert ended.code == 0, ended.stderr
+    for new in ("--bertscore-layer=3", "--num-finalists=999"):
+        assert new.partition("=")[0] in call("sweeps.run", *flags, new).refusal()[0]
+
+
 def test_recipe_with_a_fixed_name_resumes_by_it(
     config: SweepConfig, preflight: Preflight, tmp_path: Path
 ) -> None:
