@@ -24,7 +24,7 @@ from trainables.packing.compute.elementwise import rms_norm
 from trainables.packing.compute.lora import FrozenLinears, LoraGroup, add_base_product
 from trainables.packing.compute.mixers import gated_delta
 from trainables.packing.compute.mixers.gated_delta import DeltaState, DeltaWeights, PaddedRows
-from trainables.packing.compute.model import PackedModel
+from trainables.packing.compute.model import LayerWeights, PackedModel
 
 
 class FrozenGroup(NamedTuple):
@@ -49,6 +49,8 @@ TREE_NODES = 1 << 13
 features, which make some 8 KiB of float32 a node and head, 2 GiB."""
 Angles = tuple[Tensor, Tensor]
 """Cosines and sines (A, C) of the tokens' positions."""
+Mix = Callable[[Tensor], Tensor]
+"""What a layer makes of its projections (A, O), to be projected back."""
 
 
 def map_state(state: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState:
@@ -217,22 +219,31 @@ class SlotDecoder:
             mix_state: takes a layer's projections (A, O), its mixer and its state.
             attend: takes queries, keys and values of a layer, and what is cached of it.
         """
-        ops, eps = self.model.elementwise, self.model.config.rms_norm_eps
         for weights, groups, cached in zip(self.model.layers, self.layers, cache, strict=True):
-            linears = weights.linears
-            _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
-            projected_AO = _apply_linears(normed_AD, linears[0], groups[0])
+            mix: Mix
             if isinstance(cached, DeltaState):
                 assert isinstance(weights.mixer, DeltaWeights)
-                mixed_AE = mix_state(projected_AO, weights.mixer, cached)
+                mix = partial(mix_state, mixer=weights.mixer, state=cached)
             else:
                 attend_cached = partial(attend, cached=cached)
-                mixed_AE = self.model.mix_heads(projected_AO, weights, angles, attend_cached)
-            y_AD = _apply_linears(mixed_AE, linears[1], groups[1])
-            x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
-            gate_up = _apply_linears(normed_AD, linears[2], groups[2])
-            x_AD = x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
+                mix = partial(
+                    self.model.mix_heads, weights=weights, angles=angles, attend=attend_cached
+                )
+            x_AD = self._run_layer(x_AD, weights, groups, mix)
         return x_AD
+
+    def _run_layer(
+        self, x_AD: Tensor, weights: LayerWeights, groups: Sequence[FrozenGroup], mix: Mix
+    ) -> Tensor:
+        # What it makes goes when it returns, and the projections before that: the next layer's
+        # would not fit beside them (sizing.memory_model).
+        ops, eps, linears = self.model.elementwise, self.model.config.rms_norm_eps, weights.linears
+        _, normed_AD = ops.add_norm(x_AD, None, weights.input_norm_D, eps)
+        mixed_AE = mix(_apply_linears(normed_AD, linears[0], groups[0]))
+        y_AD = _apply_linears(mixed_AE, linears[1], groups[1])
+        x_AD, normed_AD = ops.add_norm(x_AD, y_AD, weights.post_norm_D, eps)
+        gate_up = _apply_linears(normed_AD, linears[2], groups[2])
+        return x_AD + _apply_linears(ops.swiglu(gate_up), linears[3], groups[3])
 
     def _mix_prompts(
         self, projected_AO: Tensor, mixer: DeltaWeights, state: DeltaState, *, rows: PaddedRows

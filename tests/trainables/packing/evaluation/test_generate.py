@@ -34,7 +34,7 @@ from trainables.packing.compute.adapters import Adapters
 from trainables.packing.compute.model import PackedModel
 from trainables.packing.compute.pack import Pack
 from trainables.packing.compute.pass_shapes import round_up
-from trainables.packing.evaluation import decode
+from trainables.packing.evaluation import decode, slot_decoder
 from trainables.packing.evaluation import generate as generation
 from trainables.packing.evaluation.evaluator import PackEvaluator
 from trainables.packing.evaluation.generate import READ_MULTIPLE, generate, group_rows
@@ -264,6 +264,26 @@ def test_a_cache_is_gone_before_the_next_one_is_made(
     monkeypatch.setattr(SlotDecoder, "make_cache", counted)
     assert case.ask(max_tokens_per_batch=2 * len(SLOTS) * 256) == case.answers
     assert len(made) > 2 * len(case.pack.model.layers)
+
+
+def test_a_layer_begins_without_what_the_one_before_made(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of memory has room for one layer's: its projections, and gate and up."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    apply_linears = slot_decoder._apply_linears
+
+    def apply_watched(x_AD: torch.Tensor, *args: Any) -> torch.Tensor:
+        place = len(made) % 4  # projections, back, gate and up, back
+        gone = {0: made, 2: made[-2:-1]}.get(place, [])
+        assert [one for one in gone if one() is not None] == []
+        y_AO = apply_linears(x_AD, *args)
+        made.append(weakref.ref(y_AO))
+        return y_AO
+
+    monkeypatch.setattr(slot_decoder, "_apply_linears", apply_watched)
+    assert case.ask() == case.answers
+    assert len(made) > 8 * len(case.pack.model.layers)
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40), st.integers(1, 4))
