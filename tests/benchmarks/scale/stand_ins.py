@@ -73,7 +73,7 @@ class Host:
         self._report_task: asyncio.Task[None] | None = None
 
     async def call_pack(self, number: int, method: str, *args: Any) -> PackStatus | None:
-        if method == "status":
+        if method == "get_status":
             return make_status(
                 pack_id=str(number), num_slots=MOST_SLOTS, num_trials=len(self._packs[number])
             )
