@@ -199,9 +199,11 @@ def check_base(config: SweepConfig, model: ModelFacts) -> None:
 def check_delta_kernels(config: SweepConfig, model: ModelFacts, oldest: Gpu | None) -> None:
     """Refuses a hybrid whose kernels this machine's GPUs lack; solo can go without, and packs in
     float32 do."""
-    fault = find_fault(oldest.compute_capability) if model.is_hybrid and oldest else None
     is_solo = config.engine == "solo"
-    if fault is None or (fault.remedy == INSTALL if is_solo else config.compute_dtype == "float32"):
+    if not is_solo and has_delta_kernels(config, model, oldest):
+        return
+    fault = find_fault(oldest.compute_capability) if model.is_hybrid and oldest else None
+    if fault is None or (is_solo and fault.remedy == INSTALL):
         return
     or_solo = "; or add --engine solo, which is slower" * (fault.remedy == INSTALL)
     raise SweepAborted(

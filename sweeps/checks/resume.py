@@ -57,12 +57,8 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             f"--name with one of: {', '.join(names[-8:])}" if names else "begin a new sweep",
         )
     run = read_run(paths)
-    names = [path.name for path in paths.checkpoints.glob("t*")]
-    if url is not None and not run.trials:
-        names += list_names(f"{url}/checkpoints")
-    has_begun = any(name.startswith("t") for name in names)
     has_lost_log = not run.events and paths.optuna_db.exists()  # made after the first event
-    if has_lost_log or (has_begun and not run.trials):
+    if has_lost_log or (not run.trials and _has_checkpoints(paths.checkpoints, url)):
         raise SweepAborted(
             f"{paths.events} tells of no trial, but the sweep has begun",
             "restore that file from a copy, or begin a new sweep with another --name",
@@ -78,6 +74,13 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
             write_resume_command(config),
         )
     return config
+
+
+def _has_checkpoints(folder: Path, url: str | None) -> bool:
+    """Whether a trial has any, here or on the run's object storage."""
+    if any(folder.glob("t*")):
+        return True
+    return url is not None and any(n.startswith("t") for n in list_names(f"{url}/checkpoints"))
 
 
 def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
