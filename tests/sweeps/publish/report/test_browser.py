@@ -71,9 +71,12 @@ def test_page_is_quiet_inert_and_accessible(browser: Any, page_file: Path, schem
     assert serious == [], found
 
 
-def test_comparison_is_quiet_and_fits_a_phone(browser: Any, page_file: Path) -> None:
-    output = page_file.with_name("comparison.html")
-    main([str(page_file.parent)] * 2 + ["--output", str(output)])
+def test_comparison_is_quiet_and_fits_a_phone(browser: Any, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        write_run(folder, NUM_TRIALS, labels=(*LABELS[:2], HOSTILE), text=HOSTILE)
+    output = tmp_path / "comparison.html"
+    main([*map(str, folders), "--output", str(output)])
     opened = Opened(browser, output, viewport={"width": 390, "height": 844})
     assert opened.page.locator(".plot svg").count() == 2 and opened.said == []
     assert opened.page.evaluate("[typeof hurt, document.documentElement.scrollWidth]") == [
