@@ -298,7 +298,7 @@ def _strip_build(version: str) -> str:
 
 
 def format_table(nodes: Sequence[Node], faults: Sequence[Fault]) -> str:
-    """A line a node, then each fault with its fix."""
+    """A line a node, then each fault with its fix; without terminal escapes of what nodes say."""
     bad = {(fault.node, fault.column) for fault in faults}
     rows: list[tuple[str, ...]] = [("node", *COLUMNS)]
     for node in nodes:
@@ -313,7 +313,7 @@ def format_table(nodes: Sequence[Node], faults: Sequence[Fault]) -> str:
     ]
     for fault in faults:
         lines += [f"{fault.node}: {fault.error}", f"  fix: {fault.fix}"]
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
 def _describe_cell(node: Node, column: str) -> str:

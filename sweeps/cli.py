@@ -27,7 +27,7 @@ from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
 from sweeps.records.redact import hide_secrets, join_lines
-from trainables.errors import FULL_DISK, REPEAT, SweepAborted
+from trainables.errors import DISK_FAULTS, REPEAT, SweepAborted
 from trainables.files import to_strict_json
 
 Args = TypeVar("Args")
@@ -64,7 +64,7 @@ def run_command(
 ) -> NoReturn:
     """Ends the process with main's exit code; a SweepAborted becomes two lines and exit code 2.
 
-    So does a full disk or quota, whatever was being written.
+    So does a disk that is full or does not answer, whatever was being read or written.
 
     Args:
         repeat_with: what the command needs to be repeated after a failure on its way.
@@ -122,14 +122,15 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
     """What the user is told of an error that ends a command.
 
     Raises:
-        OSError: it is not that of a full disk or quota.
+        OSError: its cause is not the disk.
     """
     if isinstance(ended, SweepAborted):
         return ended
-    if ended.errno not in FULL_DISK:
+    if ended.errno not in DISK_FAULTS:
         raise ended
+    fault, remedy = DISK_FAULTS[ended.errno]
     disk = f" of {ended.filename}" if ended.filename else ""
-    return SweepAborted(f"the disk{disk} is full", f"free space, {REPEAT}")
+    return SweepAborted(f"the disk{disk} {fault}", f"{remedy}, {REPEAT}")
 
 
 def run_script() -> None:

@@ -22,7 +22,7 @@ from sweeps.cli import explain_end
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from trainables.errors import REPEAT, SweepAborted
+from trainables.errors import DISK_FAULTS, LOST_DISK, REPEAT, SweepAborted
 from trainables.process import disable_gc
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
             )
             return code, paths.folder
         except (SweepAborted, OSError) as ended:
-            if os.path.exists(paths.sweep_json):
-                aborted = explain_end(ended)
-            else:  # whatever was missed first
+            if _is_deleted(paths.sweep_json):  # whatever was missed first
                 gone = f"the run {paths.folder} was deleted while its sweep ran"
                 aborted = SweepAborted(gone, f"put it back, {REPEAT}")
+            else:
+                aborted = explain_end(ended)
             _log_interruption(paths, aborted.error)
             if not aborted.is_resumable:
                 raise
@@ -120,9 +120,18 @@ def check_args(args: RunArgs) -> "tuple[SweepConfig, Preflight]":
 
 def _log_interruption(paths: RunPaths, reason: str) -> None:
     """Has the log say why the process ended, if it can be written."""
-    if paths.events.exists():
-        with contextlib.suppress(SweepAborted, OSError):
+    with contextlib.suppress(SweepAborted, OSError):
+        if paths.events.exists():
             EventLog(paths.events).append("sweep_interrupted", reason=reason)
+
+
+def _is_deleted(path: Path) -> bool:
+    """Whether a file is not there; one on a lost disk is."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return DISK_FAULTS.get(error.errno or 0) is not LOST_DISK
+    return False
 
 
 @contextlib.contextmanager

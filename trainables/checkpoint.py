@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from trainables.config import Hyperparameters, TrialReport
-from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed
+from trainables.errors import DISK_FAULTS, FULL_DISK, REPEAT, SweepAborted, TrialFailed
 from trainables.files import is_disk_full, parse_json, write_atomic
 
 Mark = TypeVar("Mark")
@@ -125,20 +125,21 @@ def find_resume_point(
 
 
 @contextmanager
-def abort_if_disk_full(folder: Path) -> Iterator[None]:
-    """Writes to a trial's folder; other errors than a full disk or quota rise as they are.
+def abort_if_disk_fails(folder: Path) -> Iterator[None]:
+    """Writes to a trial's folder; errors whose cause is not the disk rise as they are.
 
     Raises:
-        SweepAborted: it was a full disk or quota that made a write fail.
+        SweepAborted: the disk or quota is full, or the disk does not answer.
     """
     try:
         yield
     except WRITE_ERRORS as error:
-        is_told = isinstance(error, OSError) and error.errno in FULL_DISK
-        if not is_told and not is_disk_full(folder):
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in DISK_FAULTS and not is_disk_full(folder):
             raise
-        what, fix = f"the disk of {folder.parent} is full", f"free space there, {REPEAT}"
-        raise SweepAborted(what, fix) from error
+        fault, remedy = DISK_FAULTS.get(number or 0, FULL_DISK)
+        what = f"the disk of {folder.parent} {fault}"
+        raise SweepAborted(what, f"{remedy}, {REPEAT}") from error
 
 
 def delete_incomplete(folder: Path) -> None:

@@ -2,8 +2,16 @@
 
 import errno
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of an OSError that says that a disk, or the user's share of it, is full."""
+FULL_DISK = ("is full", "free space")
+LOST_DISK = ("does not answer", "mount it again")
+DISK_FAULTS = {
+    errno.ENOSPC: FULL_DISK,
+    errno.EDQUOT: FULL_DISK,
+    errno.EIO: LOST_DISK,
+    errno.ESTALE: LOST_DISK,
+}
+"""What an OSError's number says of a disk, and the remedy. A user's share that is used up counts as
+a full disk; a disk that is lost is broken, or its server has gone."""
 REPEAT = "then repeat the command"
 """Ends every remedy after which the work goes on; a command adds how it is repeated. It is text,
 so it passes between processes."""

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from trainables.checkpoint import abort_if_disk_full
+from trainables.checkpoint import abort_if_disk_fails
 from trainables.config import TrialConfig, TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.folder_locks import lock_folder
@@ -31,7 +31,7 @@ def run_trial(config: dict[str, Any], *, is_packed: bool, max_failures: int) -> 
 
     trial: TrialConfig = config[TRIAL]
     try:
-        with abort_if_disk_full(trial.folder), lock_folder(trial.folder):
+        with abort_if_disk_fails(trial.folder), lock_folder(trial.folder):
             if is_packed:
                 from trainables.packing.service import client  # loads Ray
 

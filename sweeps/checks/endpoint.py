@@ -9,9 +9,9 @@ from trainables.errors import SweepAborted
 
 def check_endpoint(url: str, api_key_env: str) -> None:
     """Refuses what is no http(s) URL, and a URL that may hold a secret."""
-    if re.search("[@?#]", url):
+    if re.search("[@?#;]", url):
         raise SweepAborted(
-            "the endpoint has a login or a query in its URL, where logs would show it",
+            "the endpoint's URL has one of @ ? # ; in it, behind which logs may show a key",
             f"give the plain URL, and the key in the environment variable {api_key_env}",
         )
     try:

@@ -213,7 +213,7 @@ def test_key_that_no_header_can_carry_is_refused_unseen_before_anything_is_writt
     "url", ["http://user:secret@127.0.0.1:9", "ftp://u:secret@x", "http://127.0.0.1:9/?key=secret"]
 )
 def test_endpoint_that_may_hold_a_secret_is_refused_unseen(source: Path, url: str) -> None:
-    with pytest.raises(SweepAborted, match="a login or a query in its URL") as refused:
+    with pytest.raises(SweepAborted, match="URL has one of @") as refused:
         main(make_flags(source, url))
     assert "secret" not in str(refused.value)
 

@@ -67,6 +67,12 @@ def test_each_fault_is_named_with_its_fix(
     assert lines[3:] == [f"{fault.node}: {fault.error}", f"  fix: {fault.fix}"]
 
 
+def test_what_nodes_say_moves_no_terminal() -> None:
+    node = Node(name="n\x1b[2J1", num_gpus=0, facts=None, silence="none\r\nerror: ha\x9b31m")
+    text = format_table([node], find_faults([node]))
+    assert text.replace("\n", "").isprintable() and len(text.splitlines()) == 4
+
+
 def test_what_a_driver_lacks_is_asked_of_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = GOOD.versions | {"torch": NOT_INSTALLED}
     monkeypatch.setattr("cluster.check.list_versions", lambda packages: versions)

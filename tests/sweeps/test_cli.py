@@ -21,7 +21,7 @@ from _pytest.capture import CaptureResult
 
 from sweeps.cli import Result, parse, run_command
 from tests.sweeps.commands import HANG_S, PROJECT, call, start, tree, world
-from trainables.checkpoint import abort_if_disk_full
+from trainables.checkpoint import abort_if_disk_fails
 from trainables.errors import SweepAborted
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
@@ -223,7 +223,7 @@ def _write_to_full_disk(*_: object) -> NoReturn:
 
 
 def _save_to_full_disk(*_: object) -> NoReturn:
-    with abort_if_disk_full(Path("/x/t0001")):
+    with abort_if_disk_fails(Path("/x/t0001")):
         raise OSError(errno.ENOSPC, "no room")
     raise AssertionError
 

@@ -304,6 +304,7 @@ def test_a_missing_client_is_named_with_its_extra(
         "http://[me:secret@x",
         "http://x/?key=secret",
         "http://x/#key=secret",
+        "http://x/v1;key=secret",
         "http://x:port/v1",
         "http://x:99999/v1",
         "http://[x/v1",

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shlex
 import shutil
 import signal
@@ -75,6 +76,29 @@ def test_run_that_is_deleted_meanwhile_is_told(
     assert told.value.error == f"the run {tmp_path / 'a'} was deleted while its sweep ran"
     remedy = "put it back, then repeat the command with --resume: python -m sweeps.run samsum"
     assert told.value.fix.startswith(remedy)
+
+
+def test_run_on_a_disk_that_is_lost_is_not_told_as_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = OSError(errno.ESTALE, "Stale file handle", str(tmp_path))
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "sweep.json":
+            raise stale
+        return look(path)
+
+    def run_stages(*_: Any, **__: Any) -> NoReturn:
+        monkeypatch.setattr(Path, "lstat", lstat)
+        raise stale
+
+    monkeypatch.setattr(stages, "run_stages", run_stages)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SweepAborted) as told:
+        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
+    assert told.value.error == f"the disk of {tmp_path} does not answer"
+    assert told.value.fix.startswith("mount it again, then repeat the command with --resume: ")
 
 
 def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from trainables.checkpoint import (
     SOLO_STATE_NAMES,
     TMP_SUFFIX,
     Progress,
-    abort_if_disk_full,
+    abort_if_disk_fails,
     delete_incomplete,
     find_resume_point,
     get_checkpoint_folder,
@@ -200,22 +200,31 @@ def test_trial_without_a_folder_starts_anew_in_one(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "t0001").is_dir()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_names_its_remedy(tmp_path: Path, number: int) -> None:
-    with pytest.raises(SweepAborted) as aborted, abort_if_disk_full(tmp_path / "t0001"):
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        (errno.ENOSPC, "is full"),
+        (errno.EDQUOT, "is full"),
+        (errno.EIO, "does not answer"),
+        (errno.ESTALE, "does not answer"),
+    ],
+)
+def test_fault_of_the_disk_names_its_remedy(tmp_path: Path, number: int, fault: str) -> None:
+    with pytest.raises(SweepAborted) as aborted, abort_if_disk_fails(tmp_path / "t0001"):
         raise OSError(number, "no room")
-    assert str(tmp_path) in aborted.value.error and aborted.value.is_resumable
+    assert aborted.value.error == f"the disk of {tmp_path} {fault}"
+    assert aborted.value.is_resumable
 
 
 def test_any_failed_write_to_a_full_disk_is_taken_for_its_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainables.files, "FULL_BYTES", 2**80)
-    with pytest.raises(SweepAborted), abort_if_disk_full(tmp_path / "t0001"):
+    with pytest.raises(SweepAborted), abort_if_disk_fails(tmp_path / "t0001"):
         raise RuntimeError("a writer's own words")
 
 
-def test_other_faults_are_no_full_disk(tmp_path: Path) -> None:
+def test_other_faults_are_not_the_disk_s(tmp_path: Path) -> None:
     for error in (OSError(errno.EACCES, "no permission"), RuntimeError("a fault of ours")):
-        with pytest.raises(type(error)), abort_if_disk_full(tmp_path / "not there"):
+        with pytest.raises(type(error)), abort_if_disk_fails(tmp_path / "not there"):
             raise error

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from trainables.checkpoint import (
-    abort_if_disk_full,
+    abort_if_disk_fails,
     keep_last,
     prune_to_adapter,
     write_progress,
@@ -134,10 +134,10 @@ def run_if_live(trial: PackedTrial, do: Callable[[], None]) -> bool:
     folder is his.
 
     Raises:
-        SweepAborted: the disk is full.
+        SweepAborted: the disk is full or does not answer.
         TrialFailed: do did.
     """
-    with trial.folder_lock, abort_if_disk_full(trial.config.folder):
+    with trial.folder_lock, abort_if_disk_fails(trial.config.folder):
         if trial.is_live:
             do()
         return trial.is_live
