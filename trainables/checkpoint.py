@@ -126,7 +126,7 @@ def find_resume_point(
 
 @contextmanager
 def abort_if_disk_fails(folder: Path) -> Iterator[None]:
-    """Writes to a trial's folder; errors whose cause is not the disk rise as they are.
+    """Reads or writes a trial's folder; errors whose cause is not the disk rise as they are.
 
     Raises:
         SweepAborted: the disk or quota is full, or the disk does not answer.
@@ -209,6 +209,8 @@ def _read_mark(path: Path, kind: type[Mark]) -> Mark:
         fields: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return kind(**{**fields, "checkpoint": path.parent})
     except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise
         raise TrialFailed(f"{path} cannot be read: {error}") from error
 
 

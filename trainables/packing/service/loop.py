@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from trainables.checkpoint import abort_if_disk_fails
 from trainables.config import TrialReport
 from trainables.errors import SweepAborted, TrialFailed
 from trainables.metrics.eval_result import EvalResult
@@ -191,7 +192,11 @@ class PackLoop:
             return
         else:
             try:
-                self._pack.restore(slot, trial.config, self._loaded.examples, newest.checkpoint)
+                with abort_if_disk_fails(trial.config.folder):
+                    self._pack.restore(slot, trial.config, self._loaded.examples, newest.checkpoint)
+            except SweepAborted as aborted:
+                self._end_trial(trial, Aborted(aborted.error, aborted.fix))
+                return
             except (ValueError, OSError, SafetensorError) as error:
                 self._end_trial(trial, Failed(f"{newest.checkpoint} cannot be read: {error}"))
                 return

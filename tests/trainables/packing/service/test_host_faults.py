@@ -337,6 +337,36 @@ def test_damaged_checkpoint_fails_its_own_trial(
     assert_all_as_alone(trials[1:], [good])
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "report.json"])
+def test_disk_that_does_not_answer_fails_no_trial(
+    settings: TrainingSettings, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trial,) = trials_of(settings, tmp_path, KINDS[:1])
+    with running(settings, capacity_of(1)) as host:
+        assert isinstance(host.take_event(host.join(trial), 60.0), Reported)
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    reading = Path.read_text
+
+    def read_text(path: Path, *args: Any, **options: Any) -> str:
+        if path.name == name:
+            raise stale
+        return reading(path, *args, **options)
+
+    def fail_restore(pack: Pack) -> None:
+        def fail(*_: Any) -> int:
+            raise stale
+
+        if name != "report.json":
+            monkeypatch.setattr(pack, "restore", fail)
+
+    change_pack(monkeypatch, fail_restore)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with running(settings, capacity_of(1)) as host:
+        (found,) = all_events(host, [trial])
+    assert isinstance(found[-1], Aborted)
+    assert found[-1].error.endswith("does not answer") and "then repeat" in found[-1].fix
+
+
 def test_any_other_error_ends_the_loop_and_frees_the_trials(
     settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
