@@ -32,7 +32,7 @@ test-gpu: setup
 # Beside .venv's own packages: where Triton is installed, every process that loads torch loads it.
 # The interpreter of 3.9 refuses a mask that was joined with a condition.
 test-kernels: setup
-	$(BIN)/python -m pip install --quiet --target .venv/triton "triton<3.9"
+	$(BIN)/python -m pip install --quiet --upgrade --target .venv/triton "triton<3.9"
 	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/trainables/packing/compute/kernels
 
 # In environments of their own: SkyPilot brings a hundred packages, and what Ray's jobs need would
