@@ -25,7 +25,7 @@ from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
 from trainables.data.tables.table import Table, to_json_value
 from trainables.data.tokens import compute_prompt_limit, encode_rows
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, make_unreadable_error
 from trainables.files import encode_lines
 from trainables.metrics.registry import format_score
 from trainables.metrics.score_texts import score_given_answers
@@ -138,8 +138,7 @@ def _read_input(args: PredictArgs) -> Table:
         words = (refused.error, refused.fix)
         raise SweepAborted(*(text.replace("--data", "--input") for text in words)) from None
     except OSError as refused:
-        error = f"--input {args.input} cannot be read: {refused.strerror}"
-        raise SweepAborted(error, "check its permissions") from None
+        raise make_unreadable_error(refused, f"--input {args.input}") from None
     taken = [name for name in ADDED if name in table.columns]
     if taken:
         raise SweepAborted(

@@ -50,6 +50,16 @@ class SweepAborted(Exception):
         return str(self).splitlines()
 
 
+def make_unreadable_error(error: OSError, name: str = "") -> SweepAborted:
+    """The error of a file that cannot be read, with the remedy for its cause.
+
+    Args:
+        name: the file's, where error does not have it.
+    """
+    _, remedy = DISK_FAULTS.get(error.errno or 0, ("", "check its permissions"))
+    return SweepAborted(f"{name or error.filename} cannot be read: {error.strerror}", remedy)
+
+
 def get_first_line(error: Exception) -> str:
     """An error's message, without what a library adds below it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,7 @@ from trainables.data.lengths import fit_splits
 from trainables.data.prepared_rows import read_rows
 from trainables.data.rows import Splits, Task
 from trainables.data.tasks import TASKS
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, make_unreadable_error
 from trainables.folder_locks import find_lock
 from trainables.models.chat_template import has_open_thought, render_template
 from trainables.models.delta_kernels import INSTALL, find_fault
@@ -109,9 +109,7 @@ def check(
         splits = choose_metrics(splits, config.task_options, is_resumed=is_resumed)
         check_bertscore(config, splits.scoring.kind)
     except OSError as refused:
-        raise SweepAborted(
-            f"{refused.filename} cannot be read: {refused.strerror}", "check its permissions"
-        ) from None
+        raise make_unreadable_error(refused) from None
     if has_ray and config.study_storage is not None:
         check_storage(config.study_storage, config.name, is_resumed=is_resumed)
     return Preflight(task, splits, model, wandb_mode)

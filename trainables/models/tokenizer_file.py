@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from trainables.errors import SweepAborted
+from trainables.errors import SweepAborted, make_unreadable_error
 from trainables.models.hub_files import download_hub_file
 from trainables.models.model_files import FIX, read_json
 from trainables.shell import write_command
@@ -48,8 +48,7 @@ class TokenizerFile:
         except SweepAborted:
             raise
         except OSError as refused:
-            error = f"{refused.filename} cannot be read: {refused.strerror}"
-            raise SweepAborted(error, "check its permissions") from None
+            raise make_unreadable_error(refused) from None
         except Exception as damaged:  # tokenizers raises nothing narrower
             error = f"the tokenizer of {model} cannot be read: {damaged}"
             raise SweepAborted(error, _FIX) from None

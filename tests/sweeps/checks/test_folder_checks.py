@@ -1,5 +1,6 @@
 """What preflight finds in data and in the run's folder, before a start."""
 
+import errno
 import importlib
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -224,6 +226,24 @@ def test_model_or_data_that_only_another_user_may_read_is_refused(
         unread = Path(folder, closed, "adapter_config.json" if closed == "model" else "")
         fault = f"{unread} cannot be read: Permission denied; check its permissions"
         assert refused_to_another_user(check, fault)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    ["sweeps.checks.preflight.load_rows", "trainables.models.tokenizer_file._read_tokenizer"],
+)
+def test_data_or_model_on_a_disk_that_does_not_answer_is_not_told_as_forbidden(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle", "/mnt/a")
+
+    monkeypatch.setattr(reader, fail)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SweepAborted) as refused:
+        preflight.check(_tiny(wandb="disabled"), is_resumed=False)
+    assert refused.value.error == "/mnt/a cannot be read: Stale file handle"
+    assert refused.value.fix == "mount it again"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
