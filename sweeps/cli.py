@@ -27,7 +27,7 @@ from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
 from sweeps.records.redact import hide_secrets, join_lines
-from trainables.errors import DISK_FAULTS, REPEAT, SweepAborted
+from trainables.errors import REPEAT, SweepAborted, find_disk_fault
 from trainables.files import to_strict_json
 
 Args = TypeVar("Args")
@@ -126,11 +126,11 @@ def explain_end(ended: SweepAborted | OSError) -> SweepAborted:
     """
     if isinstance(ended, SweepAborted):
         return ended
-    if ended.errno not in DISK_FAULTS:
+    fault = find_disk_fault(ended)
+    if fault is None:
         raise ended
-    fault, remedy = DISK_FAULTS[ended.errno]
     disk = f" of {ended.filename}" if ended.filename else ""
-    return SweepAborted(f"the disk{disk} {fault}", f"{remedy}, {REPEAT}")
+    return SweepAborted(f"the disk{disk} {fault.state}", f"{fault.remedy}, {REPEAT}")
 
 
 def run_script() -> None:

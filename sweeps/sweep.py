@@ -22,7 +22,7 @@ from sweeps.cli import explain_end
 from sweeps.config import SweepConfig, count_steps
 from sweeps.records.events import EventLog
 from sweeps.records.paths import RunPaths
-from trainables.errors import DISK_FAULTS, LOST_DISK, REPEAT, SweepAborted
+from trainables.errors import LOST_DISK, REPEAT, SweepAborted, find_disk_fault
 from trainables.process import disable_gc
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _is_deleted(path: Path) -> bool:
     try:
         path.lstat()
     except OSError as error:
-        return DISK_FAULTS.get(error.errno or 0) is not LOST_DISK
+        return find_disk_fault(error) is not LOST_DISK
     return False
 
 

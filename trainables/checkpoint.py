@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from trainables.config import Hyperparameters, TrialReport
-from trainables.errors import DISK_FAULTS, FULL_DISK, REPEAT, SweepAborted, TrialFailed
+from trainables.errors import FULL_DISK, REPEAT, SweepAborted, TrialFailed, find_disk_fault
 from trainables.files import is_disk_full, parse_json, write_atomic
 
 Mark = TypeVar("Mark")
@@ -134,12 +134,13 @@ def abort_if_disk_fails(folder: Path) -> Iterator[None]:
     try:
         yield
     except WRITE_ERRORS as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number not in DISK_FAULTS and not is_disk_full(folder):
+        fault = find_disk_fault(error)
+        if fault is None and is_disk_full(folder):
+            fault = FULL_DISK
+        if fault is None:
             raise
-        fault, remedy = DISK_FAULTS.get(number or 0, FULL_DISK)
-        what = f"the disk of {folder.parent} {fault}"
-        raise SweepAborted(what, f"{remedy}, {REPEAT}") from error
+        what = f"the disk of {folder.parent} {fault.state}"
+        raise SweepAborted(what, f"{fault.remedy}, {REPEAT}") from error
 
 
 def delete_incomplete(folder: Path) -> None:
@@ -209,7 +210,7 @@ def _read_mark(path: Path, kind: type[Mark]) -> Mark:
         fields: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return kind(**{**fields, "checkpoint": path.parent})
     except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        if find_disk_fault(error):
             raise
         raise TrialFailed(f"{path} cannot be read: {error}") from error
 

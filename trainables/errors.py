@@ -1,17 +1,26 @@
 """The two ways in which work ends early: one trial fails, or the whole sweep aborts."""
 
 import errno
+from typing import NamedTuple
 
-FULL_DISK = ("is full", "free space")
-LOST_DISK = ("does not answer", "mount it again")
-DISK_FAULTS = {
+
+class DiskFault(NamedTuple):
+    """What a disk is or does that it should not, and the remedy."""
+
+    state: str
+    remedy: str
+
+
+FULL_DISK = DiskFault("is full", "free space")
+"""Also where it is the user's share that is used up."""
+LOST_DISK = DiskFault("does not answer", "mount it again")
+"""It is broken, or its server has gone."""
+_DISK_FAULTS = {
     errno.ENOSPC: FULL_DISK,
     errno.EDQUOT: FULL_DISK,
     errno.EIO: LOST_DISK,
     errno.ESTALE: LOST_DISK,
 }
-"""What an OSError's number says of a disk, and the remedy. A user's share that is used up counts as
-a full disk; a disk that is lost is broken, or its server has gone."""
 REPEAT = "then repeat the command"
 """Ends every remedy after which the work goes on; a command adds how it is repeated. It is text,
 so it passes between processes."""
@@ -50,14 +59,20 @@ class SweepAborted(Exception):
         return str(self).splitlines()
 
 
+def find_disk_fault(error: BaseException) -> DiskFault | None:
+    """What an error says of a disk; None where its cause is another."""
+    return _DISK_FAULTS.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
 def make_unreadable_error(error: OSError, name: str = "") -> SweepAborted:
     """The error of a file that cannot be read, with the remedy for its cause.
 
     Args:
         name: the file's, where error does not have it.
     """
-    _, remedy = DISK_FAULTS.get(error.errno or 0, ("", "check its permissions"))
-    return SweepAborted(f"{name or error.filename} cannot be read: {error.strerror}", remedy)
+    fault = find_disk_fault(error)
+    fix = fault.remedy if fault else "check its permissions"
+    return SweepAborted(f"{name or error.filename} cannot be read: {error.strerror}", fix)
 
 
 def get_first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.redact import redact
 from sweeps.records.schemas import find_fault
 from trainables.config import Hyperparameters, TrialReport
-from trainables.errors import DISK_FAULTS, REPEAT, SweepAborted
+from trainables.errors import REPEAT, SweepAborted, find_disk_fault
 from trainables.files import (
     DamagedLine,
     JsonLines,
@@ -100,8 +100,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as refused:
         fix = "put the file back from a copy, or let this user read it"
-        if refused.errno in DISK_FAULTS:
-            fix = f"{DISK_FAULTS[refused.errno][1]}, {REPEAT}"
+        if fault := find_disk_fault(refused):
+            fix = f"{fault.remedy}, {REPEAT}"
         error = f"the event log {path} cannot be read: {refused.strerror}"
         raise SweepAborted(error, fix) from None
     return parse_events(content, path)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from trainables.errors import DISK_FAULTS, REPEAT, SweepAborted
+from trainables.errors import REPEAT, SweepAborted, find_disk_fault
 
 
 class RunPaths:
@@ -90,16 +90,21 @@ def find_run(folder: Path, *, has_checkpoints: bool = True) -> RunPaths:
             entries = list(listed)
         for entry in entries:  # each knows its type, so that NFS is asked once a folder
             with suppress(OSError):  # what a lost disk does not show, nobody can follow
-                target = os.path.realpath(entry.path) if entry.is_symlink() else top
-                if not Path(target).is_relative_to(top):
-                    raise SweepAborted(
-                        f"{entry.path} is a link to {target}, which is not in the run",
-                        "put the file or folder itself there; links out of a run are not followed",
-                    )
+                if entry.is_symlink():
+                    _check_link(entry.path, top)
                 is_left_out = place == top and entry.name in left_out
                 if entry.is_dir(follow_symlinks=False) and not is_left_out:
                     unseen.append(entry.path)
     return RunPaths(folder)
+
+
+def _check_link(link: str, top: str) -> None:
+    target = os.path.realpath(link)
+    if not Path(target).is_relative_to(top):
+        raise SweepAborted(
+            f"{link} is a link to {target}, which is not in the run",
+            "put the file or folder itself there; links out of a run are not followed",
+        )
 
 
 @contextmanager
@@ -114,8 +119,8 @@ def abort_if_unwritable(path: Path) -> Iterator[None]:
     except OSError as refused:
         error = f"cannot write {path}: {refused.strerror}; what was written before is kept"
         fix = "make it a file that this user may write"
-        if refused.errno in DISK_FAULTS:
-            fix = DISK_FAULTS[refused.errno][1]
+        if fault := find_disk_fault(refused):
+            fix = fault.remedy
         elif refused.errno == errno.ENOENT:
             fix = "put its folder there"
         raise SweepAborted(error, f"{fix}, {REPEAT}") from refused

@@ -6,8 +6,9 @@ import os
 import shlex
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -21,12 +22,27 @@ from sweeps.records.paths import RunPaths
 from trainables.errors import REPEAT, SweepAborted
 
 pytestmark = pytest.mark.usefixtures("few_rows", "no_report")
+Ended = TypeVar("Ended", bound=BaseException)
 
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that writes report.html takes seconds, and has nothing to do with errors."""
     monkeypatch.setattr(follow, "keep_report", lambda paths: contextlib.nullcontext())
+
+
+def find_end(
+    kind: type[Ended],
+    run_stages: Callable[..., NoReturn],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Ended:
+    """What a sweep called a ends with, whose stages are these."""
+    monkeypatch.setattr(stages, "run_stages", run_stages)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(kind) as ended:
+        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(folder)])
+    return ended.value
 
 
 @pytest.mark.parametrize(
@@ -69,13 +85,10 @@ def test_run_that_is_deleted_meanwhile_is_told(
         shutil.rmtree(paths.folder)
         raise missed
 
-    monkeypatch.setattr(stages, "run_stages", run_stages)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(SweepAborted) as told:
-        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
-    assert told.value.error == f"the run {tmp_path / 'a'} was deleted while its sweep ran"
+    told = find_end(SweepAborted, run_stages, tmp_path, monkeypatch)
+    assert told.error == f"the run {tmp_path / 'a'} was deleted while its sweep ran"
     remedy = "put it back, then repeat the command with --resume: python -m sweeps.run samsum"
-    assert told.value.fix.startswith(remedy)
+    assert told.fix.startswith(remedy)
 
 
 def test_run_on_a_disk_that_is_lost_is_not_told_as_deleted(
@@ -93,12 +106,9 @@ def test_run_on_a_disk_that_is_lost_is_not_told_as_deleted(
         monkeypatch.setattr(Path, "lstat", lstat)
         raise stale
 
-    monkeypatch.setattr(stages, "run_stages", run_stages)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(SweepAborted) as told:
-        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
-    assert told.value.error == f"the disk of {tmp_path} does not answer"
-    assert told.value.fix.startswith("mount it again, then repeat the command with --resume: ")
+    told = find_end(SweepAborted, run_stages, tmp_path, monkeypatch)
+    assert told.error == f"the disk of {tmp_path} does not answer"
+    assert told.fix.startswith("mount it again, then repeat the command with --resume: ")
 
 
 def test_a_ray_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +126,7 @@ def test_whatever_exits_is_told_as_an_interruption(
         EventLog(paths.events).append("sweep_started")
         raise SystemExit(1)
 
-    monkeypatch.setattr(stages, "run_stages", run_stages)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(SystemExit):
-        run.main(["samsum", "--tiny", "--name", "a", "--runs-dir", str(tmp_path)])
+    find_end(SystemExit, run_stages, tmp_path, monkeypatch)
     last = read_events(RunPaths(tmp_path / "a").events)[-1]
     assert (last["kind"], last["reason"]) == ("sweep_interrupted", "exit 1")
 

@@ -190,19 +190,27 @@ class PackLoop:
         elif trial.last is not None and trial.last.step >= trial.config.settings.max_steps:
             self._end_trial(trial, Finished())
             return
-        else:
-            try:
-                with abort_if_disk_fails(trial.config.folder):
-                    self._pack.restore(slot, trial.config, self._loaded.examples, newest.checkpoint)
-            except SweepAborted as aborted:
-                self._end_trial(trial, Aborted(aborted.error, aborted.fix))
-                return
-            except (ValueError, OSError, SafetensorError) as error:
-                self._end_trial(trial, Failed(f"{newest.checkpoint} cannot be read: {error}"))
-                return
+        elif not self._keep_if_live(
+            trial, partial(self._restore_trial, trial, slot, newest.checkpoint)
+        ):
+            return
         charged_s = self._ledger.get_seconds(trial.trial_id)
         trial.enter_slot(slot, self._pack.get_batches(slot), charged_s)
         self._trials[slot] = trial
+
+    def _restore_trial(self, trial: PackedTrial, slot: int, checkpoint: Path) -> bool:
+        """Put a trial into a slot as it was saved.
+
+        Raises:
+            SweepAborted: the disk is full or does not answer.
+            TrialFailed: the checkpoint is damaged.
+        """
+        try:
+            with abort_if_disk_fails(trial.config.folder):
+                self._pack.restore(slot, trial.config, self._loaded.examples, checkpoint)
+        except (ValueError, OSError, SafetensorError) as error:
+            raise TrialFailed(f"{checkpoint} cannot be read: {error}") from error
+        return True
 
     def _train(self) -> None:
         """Make a step of the pack or some, in as many tries as its memory needs."""
@@ -336,10 +344,10 @@ class PackLoop:
             self._registry.post_event(trial, Reported(replace(report, cohort=cohort)))
 
     def _keep_if_live(self, trial: PackedTrial, is_live: Callable[[], bool]) -> bool:
-        """Whether the trial is still to be trained; it ends if its folder could not be written.
+        """Whether the trial is still to be trained; it ends if its folder could not be used.
 
         Args:
-            is_live: gives what run_if_live gave, or raises what it raised.
+            is_live: gives whether it is, or raises why it ends.
         """
         try:
             return is_live()
