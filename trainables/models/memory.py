@@ -14,6 +14,8 @@ from trainables.errors import TrialFailed
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+CONTEXT_BYTES = 1 << 29
+"""What CUDA's context takes of a GPU in each process, roughly."""
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ru_maxrss (getrusage(2))."""
 
@@ -75,10 +77,16 @@ def measure_peak_gib() -> float:
 
 
 def get_gpu_gib() -> float | None:
-    """Memory of this process's GPU, as CUDA tells; None without one."""
+    """Memory of this process's GPU that no other process holds, as CUDA tells; None without a GPU.
+
+    Raises:
+        RuntimeError: nothing is left (is_out_of_memory).
+    """
     if not torch.cuda.is_available():
         return None
-    return torch.cuda.get_device_properties(0).total_memory / 2**30
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    own_bytes = torch.cuda.memory_reserved() + CONTEXT_BYTES
+    return min(total_bytes, free_bytes + own_bytes) / 2**30
 
 
 def reset_peak() -> None:
@@ -95,5 +103,6 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory ran out; cuBLAS says so in words of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    """Whether a GPU's memory ran out; CUDA's context and cuBLAS say so in words of their own."""
+    words = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

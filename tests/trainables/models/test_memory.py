@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from tests.trainables.held_gpu import hold_gpu
 from trainables.errors import TrialFailed
-from trainables.models.memory import measure_peak_gib, retry_with_smaller_micro_batch
+from trainables.models.memory import get_gpu_gib, measure_peak_gib, retry_with_smaller_micro_batch
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,17 @@ def test_trial_fails_when_not_even_one_row_fits() -> None:
 
 def test_peak_counts_gib() -> None:
     assert 0.05 < measure_peak_gib() < 64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: make test-gpu")
+def test_what_another_process_holds_of_a_gpu_is_not_ours() -> None:
+    alone_gib = get_gpu_gib()
+    total_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    assert alone_gib == pytest.approx(total_gib, rel=0.05)
+    uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    with hold_gpu(uuid, 6.0):
+        assert get_gpu_gib() == pytest.approx(6.0, abs=0.6)
+        own = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+        assert get_gpu_gib() == pytest.approx(6.0, abs=0.6)
+    del own

@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # loads torch
 
 LEASE_TIMEOUT_S = 30.0
 LOAD_FIX = "see its traceback in Ray's logs (worker-*.err); --engine solo needs no packs"
+MEMORY_FIX = (
+    "end what else runs on that GPU (nvidia-smi lists it), or leave it out with "
+    "CUDA_VISIBLE_DEVICES"
+)
 
 
 class PackHost(TrialRegistry):
@@ -152,9 +156,8 @@ class PackHost(TrialRegistry):
                 from trainables.packing.service.probe import measure_throughput
 
             self._ledger.device = get_device_name()
-            memory_gib = get_gpu_gib()
-            if self._choose_capacity is not None and memory_gib is not None:
-                self._capacity = self._choose_capacity(memory_gib)
+            if (memory_gib := get_gpu_gib()) is not None:
+                self._fit_to_gpu(memory_gib)
             self._num_slots = self._capacity.num_slots
             self._has_imported.set()
             loaded = load_pack(self._settings, self._capacity)
@@ -192,6 +195,20 @@ class PackHost(TrialRegistry):
                     self.close()
             loop.result()
 
+    def _fit_to_gpu(self, memory_gib: float) -> None:
+        """Choose the sizes by what other processes leave of the GPU's memory.
+
+        Raises:
+            SweepAborted: not even one trial fits.
+        """
+        if self._choose_capacity is None:
+            return
+        try:
+            self._capacity = self._choose_capacity(memory_gib)
+        except SweepAborted as refused:
+            error = f"{refused.error} that no other process holds"
+            raise SweepAborted(error, f"{MEMORY_FIX}; {refused.fix}") from None
+
     def _run_final_test(self, loop: "PackLoop", test: "_FinalTest") -> None:
         """Do one test; its errors are its caller's."""
         from safetensors import SafetensorError  # loads torch
@@ -211,7 +228,8 @@ class PackHost(TrialRegistry):
         reason, *_ = f"{type(error).__name__}: {error}".splitlines()
         if has_loaded:
             return PackFault(os.getpid(), reason)
-        return LoadFault(os.getpid(), f"a pack cannot start: {reason}", LOAD_FIX)
+        fix = MEMORY_FIX if "out of memory" in reason else LOAD_FIX
+        return LoadFault(os.getpid(), f"a pack cannot start: {reason}", fix)
 
 
 class _FinalTest(NamedTuple):
