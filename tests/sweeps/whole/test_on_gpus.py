@@ -40,7 +40,7 @@ def test_no_more_gpus_are_used_than_asked_for(tmp_path: Path) -> None:
     code, output = small_sweep.run(tmp_path, "asked", *FLAGS, "--gpus", str(num_asked))
     assert code == 0, output
     used = [pack["gpu"] for pack in packs_of(tmp_path / "asked", "pack_started")]
-    assert len(used) == len(set(used)) == num_asked
+    assert 1 <= len(used) == len(set(used)) <= num_asked  # a sweep begins with the first
 
 
 @pytest.mark.parametrize("left_gib", [0.1, 1.5])
