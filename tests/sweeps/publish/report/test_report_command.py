@@ -180,6 +180,33 @@ def test_no_run_is_told_what_to_name(tmp_path: Path) -> None:
         main([])
 
 
+def test_only_an_earlier_page_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = (write_run(tmp_path / name, num_trials=12) for name in ("one", "two"))
+    kept = {one.events, tmp_path / "README.md", tmp_path / "comparison.html", tmp_path / "own.html"}
+    for path in kept - {one.events}:
+        path.write_text("<!doctype html>\n<title>mine</title>\n")
+    (tmp_path / "link.html").symlink_to("nowhere")
+    (tmp_path / "empty").touch()
+    texts = {path: path.read_text() for path in kept}
+    for argv in (
+        *(["one", "--output", str(path)] for path in (*kept, "link.html", "empty", "two")),
+        ["one", "two"],
+    ):
+        with pytest.raises(SweepAborted, match="exists, and is no page of a report") as refused:
+            main(argv)
+        assert "another file" in refused.value.fix
+    assert {path: path.read_text() for path in kept} == texts
+    for argv in (["one"], ["one", "two", "--output", "both.html"]):
+        for _ in range(2):
+            page = main(argv).facts["page"]
+    main(["two", "--output", str(page)])
+    assert "two: sweep report" in Path(str(page)).read_text(encoding="utf-8")
+    assert "one: sweep report" in one.report.read_text(encoding="utf-8") and two.folder.is_dir()
+
+
 def test_run_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one").folder
     (tmp_path / "link").symlink_to(folder)
