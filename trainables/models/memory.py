@@ -14,8 +14,6 @@ from trainables.errors import TrialFailed
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-CONTEXT_BYTES = 1 << 29
-"""What CUDA's context takes of a GPU in each process, roughly."""
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ru_maxrss (getrusage(2))."""
 
@@ -77,16 +75,15 @@ def measure_peak_gib() -> float:
 
 
 def get_gpu_gib() -> float | None:
-    """Memory of this process's GPU that no other process holds, as CUDA tells; None without a GPU.
+    """Memory that is this process's or nobody's on its GPU, CUDA's context aside; None without one.
 
     Raises:
-        RuntimeError: nothing is left (is_out_of_memory).
+        RuntimeError: not even the context fits (is_out_of_memory).
     """
     if not torch.cuda.is_available():
         return None
-    free_bytes, total_bytes = torch.cuda.mem_get_info()
-    own_bytes = torch.cuda.memory_reserved() + CONTEXT_BYTES
-    return min(total_bytes, free_bytes + own_bytes) / 2**30
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return (free_bytes + torch.cuda.memory_reserved()) / 2**30
 
 
 def reset_peak() -> None:

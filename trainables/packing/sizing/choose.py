@@ -27,7 +27,7 @@ MOST_TOKENS = 32768
 USABLE_FRAC = 0.92
 """Share of a GPU's memory that is planned with: the rest is for CUDA's context and for gaps."""
 SAME_MEMORY_FRAC = 0.05
-"""By which the memory of equal GPUs may differ at most, by nvidia-smi and by CUDA."""
+"""By which a GPU's memory by nvidia-smi and what CUDA has free of it, unused, differ at most."""
 CPU_SLOTS = 4
 CPU_EVAL_TOKENS = 1 << 15
 
@@ -94,8 +94,9 @@ def choose_known_capacity(
     one.
 
     Args:
-        known: packs for GPUs of nvidia-smi's memory, of which CUDA tells 0.4 to 2% less.
-        memory_gib: of the GPU, as CUDA tells.
+        known: packs for GPUs of nvidia-smi's memory, of which CUDA tells 0.4 to 2% less and its
+            context takes half a GiB.
+        memory_gib: of the GPU, as far as it is free.
 
     Raises:
         SweepAborted: not even one trial fits.
