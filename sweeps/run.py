@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Sequence
 
+from sweeps.checks.commands import write_resume_command
 from sweeps.checks.run_args import read_command
 from sweeps.cli import Result, run_command
 from sweeps.config import to_json
@@ -18,12 +19,10 @@ def main(argv: Sequence[str] | None = None) -> Result:
     if args.dry_run:
         from sweeps.cost import plan  # loads Optuna, which early errors do without
 
-        config, preflight = check_args(args)
+        config, preflight = check_args(args, write_resume_command)
         print(plan.describe(config, preflight))
         sections = plan.list_sections(config, preflight)
         return Result({"config": to_json(config), "plan": sections})
-    from sweeps.checks.commands import write_resume_command
-
     code, folder = run_from_args(args, write_resume_command)
     if not args.json:
         return Result({}, code)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sweeps.checks.commands import write_resume_call
 from sweeps.checks.run_args import RunArgs, read_call
 from sweeps.cli import explain_end
 from sweeps.config import SweepConfig, count_steps
@@ -55,7 +56,6 @@ def run_sweep(
     """
     with _restore_process(), _silence_notebook():
         args = read_call(recipe, flags, is_resumed=resume)
-        from sweeps.checks.commands import write_resume_call
         from sweeps.publish.load_run import load_run
 
         _, folder = run_from_args(args, write_resume_call)
@@ -68,7 +68,7 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
     Args:
         tell_resume: how a sweep goes on, in words to paste.
     """
-    config, preflight = check_args(args)
+    config, preflight = check_args(args, tell_resume)
     with disable_gc():
         from sweeps.checks.run_folder import open_run
         from sweeps.cost import plan
@@ -105,13 +105,20 @@ def run_from_args(args: RunArgs, tell_resume: Callable[[SweepConfig], str]) -> t
             raise KeyboardInterrupt(f"go on with: {tell_resume(config)}") from None
 
 
-def check_args(args: RunArgs) -> "tuple[SweepConfig, Preflight]":
-    """The config with the steps that it trains, and what was checked."""
+def check_args(
+    args: RunArgs, tell_resume: Callable[[SweepConfig], str]
+) -> "tuple[SweepConfig, Preflight]":
+    """The config with the steps that it trains, and what was checked; see run_from_args."""
     with disable_gc():
         from sweeps.checks.preflight import check
         from sweeps.checks.resume import check_unchanged
 
-    preflight = check(args.config, is_resumed=args.resume, needs_gpu=not args.dry_run)
+    preflight = check(
+        args.config,
+        is_resumed=args.resume,
+        needs_gpu=not args.dry_run,
+        tell_resume=tell_resume,
+    )
     config = count_steps(args.config, len(preflight.splits.train))
     if args.resume:
         check_unchanged(config, preflight)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +47,21 @@ class Preflight:
 
 
 def check(
-    config: SweepConfig, *, is_resumed: bool, has_ray: bool = True, needs_gpu: bool = True
+    config: SweepConfig,
+    *,
+    is_resumed: bool,
+    has_ray: bool = True,
+    needs_gpu: bool = True,
+    tell_resume: Callable[[SweepConfig], str] = write_resume_command,
 ) -> Preflight:
     """Checks everything that a sweep needs, cheapest first; loads no torch and starts nothing.
 
     Args:
         has_ray: whether Ray runs the trials, so that a cluster's GPUs do.
         needs_gpu: whether trials are to begin; a dry run checks all but this.
+        tell_resume: how a sweep goes on, in words to paste.
     """
-    check_run_folder(config, is_resumed=is_resumed)
+    check_run_folder(config, is_resumed=is_resumed, tell_resume=tell_resume)
     if needs_gpu:
         find_lock(config.paths.checkpoints)
     if config.storage is not None:
@@ -226,12 +232,17 @@ def check_bertscore(config: SweepConfig, kind: Kind) -> None:
         check_encoder(config.bertscore_encoder, config.bertscore_layer)
 
 
-def check_run_folder(config: SweepConfig, *, is_resumed: bool) -> None:
+def check_run_folder(
+    config: SweepConfig,
+    *,
+    is_resumed: bool,
+    tell_resume: Callable[[SweepConfig], str] = write_resume_command,
+) -> None:
     """Refuses a run's folder that is there already (a new sweep), or that cannot be written."""
     folder = config.paths.folder
     if not is_resumed and os.path.lexists(folder):
         can_resume = os.path.isfile(folder / "sweep.json")
-        or_resume = f", or go on with it: {write_resume_command(config)}" if can_resume else ""
+        or_resume = f", or go on with it: {tell_resume(config)}" if can_resume else ""
         raise SweepAborted(
             f"the run {config.name!r} exists already in {config.runs_dir}",
             f"choose another --name{or_resume}",

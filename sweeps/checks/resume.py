@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,17 @@ _HIDDEN_PASSWORD = rf"(?<=:)\*\*\*(?=@)|{HIDDEN}"
 _log = logging.getLogger(__name__)
 
 
-def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
-    """The config of the run to resume, at the place where it lies now."""
+def read_saved_config(
+    asked: SweepConfig,
+    *,
+    is_named: bool,
+    tell_resume: Callable[[SweepConfig], str] = write_resume_command,
+) -> SweepConfig:
+    """The config of the run to resume, at the place where it lies now.
+
+    Args:
+        tell_resume: how a sweep goes on, in words to paste.
+    """
     paths = find_run(asked.paths.folder)
     url = asked.storage
     if url is None and os.path.isfile(paths.sweep_json):
@@ -71,7 +80,7 @@ def read_saved_config(asked: SweepConfig, *, is_named: bool) -> SweepConfig:
     if Path(config.recipe).name != Path(asked.recipe).name:
         raise SweepAborted(
             f"the sweep {asked.name!r} is of the recipe {config.recipe}, not of {asked.recipe}",
-            write_resume_command(config),
+            tell_resume(config),
         )
     return config
 

@@ -1,13 +1,14 @@
 """What a sweep is asked for, by a command line or from Python."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from sweeps.checks.commands import write_resume_call, write_resume_command
 from sweeps.checks.find_recipe import read_default_config
 from sweeps.cli import JsonFlag, parse
 from sweeps.command_line.help_layout import flatten
@@ -33,8 +34,13 @@ class RunArgs:
     json: OutputFlag[JsonFlag] = False
 
 
-def read_command(argv: Sequence[str]) -> RunArgs:
+def read_command(
+    argv: Sequence[str], tell_resume: Callable[[SweepConfig], str] = write_resume_command
+) -> RunArgs:
     """The config of `RECIPE [flags]`: the recipe's, or with --resume the saved one, plus flags.
+
+    Args:
+        tell_resume: how a sweep goes on, in words to paste.
 
     Raises:
         SweepAborted: an unknown recipe or flag, a bad value, flags that contradict, or a resume
@@ -46,7 +52,7 @@ def read_command(argv: Sequence[str]) -> RunArgs:
         from sweeps.checks import resume  # loads the study's database, which others do without
 
         is_named = any(flag.split("=")[0] == "--name" for flag in flags)
-        saved = resume.read_saved_config(args.config, is_named=is_named)
+        saved = resume.read_saved_config(args.config, is_named=is_named, tell_resume=tell_resume)
         args = _parse_flags(flags, prog, saved)
         args = replace(args, config=replace(args.config, tiny=saved.tiny))
         resume.check_resumable(saved, args.config)
@@ -110,7 +116,7 @@ def read_call(
             raise SweepAborted(f"{PYTHON} has no keyword {name!r}", fix)
     given = {name: value for name, value in flags.items() if (name, value) != ("tiny", False)}
     words = [word for name, value in given.items() for word in write_flag(name, value)]
-    return read_command([str(recipe), *words, *["--resume"] * is_resumed])
+    return read_command([str(recipe), *words, *["--resume"] * is_resumed], write_resume_call)
 
 
 def _read_config(config: SweepConfig, flags: dict[str, Any], *, is_resumed: bool) -> RunArgs:
@@ -124,7 +130,7 @@ def _read_config(config: SweepConfig, flags: dict[str, Any], *, is_resumed: bool
     if is_resumed:
         from sweeps.checks import resume
 
-        saved = resume.read_saved_config(config, is_named=True)
+        saved = resume.read_saved_config(config, is_named=True, tell_resume=write_resume_call)
         if config.epochs is not None:  # which the rows turned into steps
             config = replace(config, max_steps=saved.max_steps)
         resume.check_resumable(saved, config)

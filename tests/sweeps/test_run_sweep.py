@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from sweeps import run_sweep
+from sweeps import SweepAborted, run_sweep
 from sweeps.checks.commands import write_resume_call
+from sweeps.checks.preflight import check
 from sweeps.checks.run_args import RunArgs, read_call, read_command
+from sweeps.checks.run_folder import open_run
 from sweeps.config import SweepConfig
 from sweeps.recipes import samsum
-from trainables.errors import SweepAborted
 
 pytestmark = pytest.mark.usefixtures("own_world")
 
@@ -80,6 +81,27 @@ def test_keywords_are_the_flags(flags: dict[str, Any], words: str) -> None:
 def test_a_config_is_taken_as_it_is() -> None:
     config = replace(samsum(is_tiny=True), num_trials=3)
     assert read_call(config, {}, is_resumed=False) == RunArgs(config=config)
+
+
+def test_run_that_exists_is_gone_on_with_by_a_call() -> None:
+    Path("runs/a").mkdir(parents=True)
+    Path("runs/a/sweep.json").touch()
+    call = "run_sweep('samsum', tiny=True, name='a', resume=True)"
+    config = replace(samsum(is_tiny=True), name="a")
+    flags: dict[str, Any] = {"tiny": True, "name": "a"}
+    for recipe, more in (("samsum", flags), (config, {})):
+        with pytest.raises(SweepAborted, match="exists already") as refused:
+            run_sweep(recipe, **more)
+        assert refused.value.fix == f"choose another --name, or go on with it: {call}"
+
+
+def test_resume_of_another_recipe_is_told_as_a_call() -> None:
+    config = replace(samsum(is_tiny=True), name="a")
+    with open_run(config, check(config, is_resumed=False), is_resumed=False):
+        pass
+    with pytest.raises(SweepAborted, match="of the recipe samsum, not of table") as refused:
+        run_sweep("table", tiny=True, name="a", resume=True)
+    assert refused.value.fix == "run_sweep('samsum', tiny=True, name='a', resume=True)"
 
 
 def test_call_that_resumes_can_be_pasted() -> None:
