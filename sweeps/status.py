@@ -221,8 +221,7 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
             for one in status.running
         ],
         "max_steps": status.record["config"].get("max_steps"),
-        "best": best
-        and {"trial_id": best.trial_id, "step": best.num_steps, "value": best.get_value(metric)},
+        "best": best and asdict(best),
         "result": _find_result(status),
         "began": status.driver_began and status.driver_began.isoformat(),
         "last_event_s": _measure_silence_s(status),
@@ -272,10 +271,10 @@ def _count_by_status(records: Sequence[TrialRecord], *, is_over: bool) -> dict[s
 
 def _describe_best(status: RunStatus) -> str:
     best = status.best
-    value = best.get_value(status.metric) if best else None
-    if best is None or value is None:
+    if best is None:
         return "none yet"
-    return f"{status.metric.name} {value:.4g} at step {best.num_steps} ({best.trial_id})"
+    whose = f"{best.trial_id}, mean of {best.num_seeds} seeds" if best.num_seeds else best.trial_id
+    return f"{status.metric.name} {best.value:.4g} at step {best.step} ({whose})"
 
 
 def _measure_silence_s(status: RunStatus) -> float | None:
@@ -290,10 +289,9 @@ def _describe_age(status: RunStatus) -> str:
 
 def _find_result(status: RunStatus) -> dict[str, Any] | None:
     """The winner and its scores on test, of the sweep's metric and of the untuned base."""
-    summary = status.find_last("summary") if status.state == "ended" else None
-    if summary is None:
+    values, name = status.summary, status.metric.name
+    if not values:
         return None
-    values, name = summary["values"], status.metric.name
     known = {"tuned": values.get(f"test/{name}"), "base": values.get(f"test_base/{name}")}
     test: dict[str, float] = {}
     for of, value in known.items():

@@ -72,7 +72,7 @@ class ProgressTable:
         self._left_s = left_s
         self._records = {history.trial_id: history for history in histories}
         self._best: TrialRecord | None = None
-        """The best of the trials that have come furthest: only those are comparable."""
+        """The best of the search's trials that have come furthest: only those are comparable."""
         self._take_best(histories)
         self._packs: dict[str, str] = {}
         """The pack of each running trial; empty until it has reported from there."""
@@ -152,7 +152,6 @@ class ProgressTable:
         """Show the runs of the finals too."""
         with self._lock:
             self._records |= {r.trial_id: r for r in runs if r.trial_id not in self._records}
-            self._take_best(runs)
             self._num_trials = len(self._records)  # a budget may have ended the search early
             self._print_line(f"finals started: {len(runs)} runs to train")
 
@@ -221,7 +220,7 @@ class ProgressTable:
 
     def _take_best(self, records: Iterable[TrialRecord]) -> None:
         known = [self._best] if self._best else []
-        known += (record for record in records if record.reports)
+        known += (record for record in records if record.reports and record.final_of is None)
         self._best = max(known, key=self._measure_progress, default=None)
 
     def _measure_progress(self, record: TrialRecord) -> tuple[int, float]:

@@ -3,11 +3,11 @@
 Loads neither torch nor Ray. Reads a folder that is being written, on this machine or another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal
 
 from sweeps.records.events import find_since_search
@@ -28,6 +28,18 @@ LEAST_STALL_S = 60.0
 """Without a word for less than that, no sweep is called stalled."""
 QUIET_S = 900.0
 """LEAST_STALL_S while nothing is known: models load, the best adapters are tested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The trial that leads the search, or the winner."""
+
+    trial_id: str
+    step: int
+    value: float
+    """Its last; of a winner of finals the mean of its runs there."""
+    num_seeds: int
+    """Runs of the finals that the value is the mean of; 0 is the search's own run."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,12 +73,28 @@ class RunStatus(Run):
         return self.state in ("interrupted", "dead", "ended")
 
     @property
-    def best(self) -> TrialRecord | None:
-        """The best of those that reached the highest rung, for only these compare: of the trials,
-        until a run of the finals is trained to its end."""
-        completed = [run for run in self.finals if run.status == "completed"]
-        ranked = rank(completed, self.metric) or rank(self.trials, self.metric)
-        return next(iter(ranked), None)
+    def summary(self) -> Mapping[str, Any]:
+        """The "winner" of a sweep that has ended, and its scores on test; {} of all others."""
+        summary = self.find_last("summary") if self.state == "ended" else None
+        return summary["values"] if summary else {}
+
+    @property
+    def best(self) -> Best | None:
+        """The winner; before there is one, the best of the search's trials that reached the highest
+        rung, for only these compare. Runs of the finals have fresh seeds, of which one is lucky."""
+        winner = self.summary.get("winner")
+        leader = next((one for one in self.trials if one.trial_id == winner), None)
+        leader = leader or next(iter(rank(self.trials, self.metric)), None)
+        if leader is None:
+            return None
+        runs = [one for one in self.finals if winner == one.final_of and one.status == "completed"]
+        values = [one.get_value(self.metric) for one in runs or [leader]]
+        return Best(
+            trial_id=leader.trial_id,
+            step=(runs or [leader])[0].num_steps,
+            value=fmean(value for value in values if value is not None),
+            num_seeds=len(runs),
+        )
 
 
 def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:

@@ -26,7 +26,7 @@ from tests.sweeps.control.controllers import open_controller
 from tests.sweeps.invented_sweep import make_config, make_report
 from trainables.errors import SweepAborted
 
-CONFIG = make_config(num_trials=3, finals=True, num_finalists=1, num_final_seeds=1)
+CONFIG = make_config(num_trials=3, finals=True, num_finalists=2, num_final_seeds=2)
 FACTS = {"num_gpus": 2, "num_packs": 2, "slots_per_gpu": 8}
 
 
@@ -65,20 +65,23 @@ def look(paths: RunPaths) -> dict[str, Any]:
 
 
 def complete(paths: RunPaths) -> None:
-    """The search ends, its finals are held, and test is looked at."""
+    """The search ends, its finals are held, in which a seed of the loser is lucky, and test is
+    looked at."""
     controller = open_controller(paths.folder, CONFIG, is_resumed=True)
     for trial_id in ("t0000", "t0002"):
         controller.next_trial()
         for step in CONFIG.rungs:
             controller.report(make_report(trial_id, step, 6.0 + step))
-    run = controller.next_trial()
-    assert run is not None
-    for step in CONFIG.rungs:
-        assert look(paths)["best"]["trial_id"] in ("t0000", "t0002")  # the run has lower rungs
-        controller.report(make_report(run.trial_id, step, 7.0))
-    values = {"winner": "t0000", "test/rougeLsum": 6.5, "test_base/rougeLsum": 1.5}
+    values = {"f0000s1": 7.0, "f0000s2": 8.0, "f0002s1": 2.0, "f0002s2": 20.0}
+    for run_id, value in values.items():
+        run = controller.next_trial()
+        assert run is not None and run.trial_id == run_id
+        for step in CONFIG.rungs:
+            controller.report(make_report(run_id, step, value))
+        assert look(paths)["best"]["trial_id"] in ("t0000", "t0002")
+    result = {"winner": "t0000", "test/rougeLsum": 6.5, "test_base/rougeLsum": 1.5}
     log = EventLog(paths.events)
-    log.append("summary", values=values, confusion=None)
+    log.append("summary", values=result, confusion=None)
     log.append("sweep_ended", predicted={}, actual={"wall_s": 9.0, "gpu_hours": 0.0}, gpu_time={})
 
 
@@ -90,7 +93,8 @@ def test_a_sweep_that_runs(paths: RunPaths) -> None:
         text = call("sweeps.status", str(paths.folder)).stdout
     assert (facts["state"], facts["phase"], facts["num_trials"]) == ("running", "search", 3)
     assert facts["trials"] == {"running": 2, "stopped": 1} and facts["finals"] == {}
-    assert facts["best"] == {"trial_id": "t0000", "step": 3, "value": 4.5}  # 5.0 is a lower rung's
+    best = {"trial_id": "t0000", "step": 3, "value": 4.5, "num_seeds": 0}
+    assert facts["best"] == best  # 5.0 is a lower rung's
     assert 90.0 < facts["left_s"] <= 100.0 and facts["num_packs"] == 2
     assert facts["running"][0] == {"trial_id": "t0000", "step": 3, "value": 4.5}
     assert "invented: running (search), process" in text and "left: 0:01:" in text
@@ -118,11 +122,11 @@ def test_a_sweep_that_has_ended(paths: RunPaths) -> None:
     facts = look(paths)
     assert (facts["state"], facts["left_s"]) == ("ended", None)
     assert facts["result"] == {"winner": "t0000", "test": {"tuned": 6.5, "base": 1.5}}
-    assert facts["finals"] == {"completed": 1} and facts["best"]["trial_id"] == "f0000s1"
-    assert (
-        "winner: t0000, on test: rougeLsum tuned 6.5"
-        in call("sweeps.status", str(paths.folder)).stdout
-    )
+    assert facts["finals"] == {"completed": 4}
+    assert facts["best"] == {"trial_id": "t0000", "step": 9, "value": 7.5, "num_seeds": 2}
+    text = call("sweeps.status", str(paths.folder)).stdout
+    assert "best: rougeLsum 7.5 at step 9 (t0000, mean of 2 seeds)\n" in text
+    assert "winner: t0000, on test: rougeLsum tuned 6.5" in text
 
 
 def test_a_log_that_is_being_written_is_read_up_to_its_last_whole_line(paths: RunPaths) -> None:
@@ -185,7 +189,7 @@ def test_a_folder_of_runs_has_a_line_each(paths: RunPaths) -> None:
     head, *rows = ended.stdout.splitlines()
     assert head.split() == ["run", "state", "trials", "best", "left", "last", "event"]
     assert rows[0].startswith("damaged   unreadable") and "cannot be read" in rows[0]
-    assert rows[1].startswith("invented  ended       3/3     rougeLsum 7 at step 9 (f0000s1)")
+    assert rows[1].startswith("invented  ended       3/3     rougeLsum 7.5 at step 9 (t0000, mean of")
     shown = json.loads(call("sweeps.status", str(paths.folder.parent), "--json").stdout)
     assert [run["state"] for run in shown["runs"]] == ["unreadable", "ended"]
 
