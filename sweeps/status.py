@@ -19,7 +19,7 @@ from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.durations import format_clock, format_duration
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import join_lines
-from sweeps.records.trial_record import TrialRecord
+from sweeps.records.trials_csv import count_by_status
 from sweeps.tracking.run_status import QUIET_S, RunStatus, read_status
 from trainables.errors import SweepAborted
 from trainables.shell import write_command
@@ -212,8 +212,8 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         "pid": status.owner.pid,
         "metric": asdict(metric),
         "num_trials": status.num_trials,
-        "trials": _count_by_status(status.trials, is_over=status.is_over),
-        "finals": _count_by_status(status.finals, is_over=status.is_over),
+        "trials": count_by_status(status.trials, status.unended),
+        "finals": count_by_status(status.finals, status.unended),
         "running": []
         if status.is_over
         else [
@@ -254,7 +254,7 @@ def _describe_trials(status: RunStatus) -> list[str]:
         ("finals", status.finals, len(status.finals)),
     ):
         if records or name == "trials":
-            counts = _count_by_status(records, is_over=status.is_over)
+            counts = count_by_status(records, status.unended)
             shown = ", ".join(f"{count} {what}" for what, count in counts.items())
             lines.append(f"{name}: {len(records)}/{num} begun{f' ({shown})' if shown else ''}")
     lines.append(f"best: {_describe_best(status)}")
@@ -262,11 +262,6 @@ def _describe_trials(status: RunStatus) -> list[str]:
         test = ", ".join(f"{name} {value:.4g}" for name, value in result["test"].items())
         lines.append(f"winner: {result['winner']}, on test: {status.metric.name} {test}")
     return lines
-
-
-def _count_by_status(records: Sequence[TrialRecord], *, is_over: bool) -> dict[str, int]:
-    unfinished = "unfinished" if is_over else "running"
-    return dict(Counter(record.status or unfinished for record in records))
 
 
 def _describe_best(status: RunStatus) -> str:
@@ -292,7 +287,10 @@ def _find_result(status: RunStatus) -> dict[str, Any] | None:
     values, name = status.summary, status.metric.name
     if not values:
         return None
-    known = {"tuned": values.get(f"test/{name}"), "base": values.get(f"test_base/{name}")}
+    known: dict[str, Any] = {
+        "tuned": values.get(f"test/{name}"),
+        "base": values.get(f"test_base/{name}"),
+    }
     test: dict[str, float] = {}
     for of, value in known.items():
         with contextlib.suppress(TypeError, ValueError):  # not there, or damaged

@@ -162,7 +162,7 @@ def write(verdict: Verdict, paths: RunPaths, more: Mapping[str, object] | None =
                     {
                         "trial_id": run.trial_id,
                         "seed": run.seed,
-                        "status": run.status or "running",
+                        "status": run.status or "unfinished",
                         "reason": run.reason,
                         "value": run.get_value(metric) if run.status == "completed" else None,
                     }

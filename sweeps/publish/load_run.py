@@ -18,7 +18,7 @@ from sweeps.records.redact import redact
 from sweeps.records.run import Run, read_run
 from sweeps.records.run_lock import find_lock_owner
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import count_by_status, make_csv, rank
+from sweeps.records.trials_csv import Unended, count_by_status, make_csv, rank
 from trainables.config import Hyperparameters
 from trainables.data.prepared_rows import read_facts
 from trainables.errors import SweepAborted
@@ -56,6 +56,11 @@ class SweepRun(Run):
     def state(self) -> Literal["ended", "running", "not finished"]:
         """How it stands, as far as its folder tells."""
         return "ended" if self.is_ended else "running" if self.is_running else "not finished"
+
+    @property
+    def unended(self) -> Unended:
+        """What its trials that have not ended are called."""
+        return "running" if self.is_running else "unfinished"
 
     @property
     def best(self) -> TrialRecord | None:
@@ -111,7 +116,7 @@ class SweepRun(Run):
         """A row a trial of the search: trials.csv, in columns of numbers."""
         import pandas as pd
 
-        text = make_csv(self.trials, self.metric)
+        text = make_csv(self.trials, self.metric, self.unended)
         # with what the packs and the finals told in the end
         if self.is_ended and self.paths.trials_csv.is_file():
             text = self.paths.trials_csv.read_text(encoding="utf-8")
@@ -138,7 +143,7 @@ class SweepRun(Run):
             "name": self.name,
             "is_ended": self.is_ended,
             "metric": asdict(self.metric),
-            "trials": count_by_status(self.trials),
+            "trials": count_by_status(self.trials, self.unended),
             "best": best
             and {
                 "trial_id": best.trial_id,
@@ -155,7 +160,9 @@ class SweepRun(Run):
         }
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {name}" for name, n in count_by_status(self.trials).items())
+        counts = ", ".join(
+            f"{n} {name}" for name, n in count_by_status(self.trials, self.unended).items()
+        )
         text = f"<sweep {self.name}, {'ended' if self.is_ended else 'not ended'}: {counts}"
         if self.best:
             text += f"; best {self.best.trial_id}"

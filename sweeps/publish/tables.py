@@ -35,7 +35,7 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
     values = [trial.get_value(metric) for trial in ranked]
     rows = [
         [
-            *(trial.trial_id, trial.status or "running", str(trial.num_steps)),
+            *(trial.trial_id, trial.status or "unfinished", str(trial.num_steps)),
             format_score(metric.name, value, values),
             *map(show, list_shown_params(trial).values()),
         ]

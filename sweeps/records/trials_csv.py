@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
@@ -21,6 +22,8 @@ PARAMS = (
     *("lora_rank", "lora_alpha", "lora_dropout", "learning_rate", "use_rslora"),
     "target_modules",
 )
+Unended = Literal["running", "unfinished"]
+"""What a trial that has not ended is called, by whether its sweep's process lives."""
 
 
 def rank(trials: Iterable[TrialRecord], metric: Metric) -> list[TrialRecord]:
@@ -47,9 +50,11 @@ def find_best(trials: Sequence[TrialRecord], metric: Metric) -> TrialRecord | No
     return next(iter(completed or (ranked if ended_early else [])), None)
 
 
-def count_by_status(trials: Iterable[TrialRecord]) -> dict[str, int]:
+def count_by_status(
+    trials: Iterable[TrialRecord], unended: Unended = "unfinished"
+) -> dict[str, int]:
     """Number of trials by status, those without a trial left out."""
-    return dict(Counter(trial.status or "running" for trial in trials))
+    return dict(Counter(trial.status or unended for trial in trials))
 
 
 def list_shown_params(trial: TrialRecord) -> dict[str, object]:
@@ -64,12 +69,12 @@ def write_csv(
     path: Path,
     more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
-    """Writes trials.csv atomically.
+    """Writes trials.csv atomically, for a sweep that runs.
 
     Raises:
         SweepAborted: the disk is full or gone; an older table stays.
     """
-    text = make_csv(trials, metric, more)
+    text = make_csv(trials, metric, "running", more)
     with abort_if_unwritable(path):
         write_atomic(path, text)
 
@@ -77,6 +82,7 @@ def write_csv(
 def make_csv(
     trials: Sequence[TrialRecord],
     metric: Metric,
+    unended: Unended,
     more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> str:
     """The text of trials.csv.
@@ -91,14 +97,14 @@ def make_csv(
         *("train_loss", "gpu_seconds", "tokens", "scored_tokens", "tokens_per_s", "peak_gib"),
         *dict.fromkeys(name for cells in more.values() for name in cells),
     ]
-    rows = ({**_make_cells(t, metric), **more.get(t.trial_id, {})} for t in trials)
+    rows = ({**_make_cells(t, metric, unended), **more.get(t.trial_id, {})} for t in trials)
     return write_table([header, *([cells.get(name, "") for name in header] for cells in rows)])
 
 
-def _make_cells(trial: TrialRecord, metric: Metric) -> dict[str, object]:
+def _make_cells(trial: TrialRecord, metric: Metric, unended: Unended) -> dict[str, object]:
     cells: dict[str, object] = {
         "trial_id": trial.trial_id,
-        "status": trial.status or "running",
+        "status": trial.status or unended,
         "reason": trial.reason,
         **list_shown_params(trial),
         "steps": trial.num_steps,

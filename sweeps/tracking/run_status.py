@@ -15,7 +15,7 @@ from sweeps.records.paths import RunPaths
 from sweeps.records.run import Run, find_time, read_run
 from sweeps.records.run_lock import LockOwner, find_lock_owner, read_heartbeat
 from sweeps.records.trial_record import TrialRecord
-from sweeps.records.trials_csv import rank
+from sweeps.records.trials_csv import Unended, rank
 
 Phase = Literal["start", "search", "finals", "test"]
 State = Literal["running", "stalled", "interrupted", "dead", "ended", "unknown"]
@@ -71,6 +71,11 @@ class RunStatus(Run):
     def is_over(self) -> bool:
         """Whether nothing more will happen by itself."""
         return self.state in ("interrupted", "dead", "ended")
+
+    @property
+    def unended(self) -> Unended:
+        """What its trials that have not ended are called."""
+        return "unfinished" if self.is_over else "running"
 
     @property
     def summary(self) -> Mapping[str, Any]:

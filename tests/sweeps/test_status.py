@@ -189,7 +189,9 @@ def test_a_folder_of_runs_has_a_line_each(paths: RunPaths) -> None:
     head, *rows = ended.stdout.splitlines()
     assert head.split() == ["run", "state", "trials", "best", "left", "last", "event"]
     assert rows[0].startswith("damaged   unreadable") and "cannot be read" in rows[0]
-    assert rows[1].startswith("invented  ended       3/3     rougeLsum 7.5 at step 9 (t0000, mean of")
+    assert rows[1].startswith(
+        "invented  ended       3/3     rougeLsum 7.5 at step 9 (t0000, mean of"
+    )
     shown = json.loads(call("sweeps.status", str(paths.folder.parent), "--json").stdout)
     assert [run["state"] for run in shown["runs"]] == ["unreadable", "ended"]
 

@@ -25,7 +25,7 @@ def plot_curves(sweep: SweepRun) -> Plot | None:
     values: list[dict[str, Any]] = []
     for trial in sweep.trials:
         by_step = trial.get_values(metric)
-        status = trial.status or "running"
+        status = trial.status or sweep.unended
         role = "winner" if trial.trial_id == winner else "other"
         of_trial = {"trial": trial.trial_id, "status": status, "role": role}
         for step, value in by_step.items():

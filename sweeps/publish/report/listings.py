@@ -36,7 +36,7 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
     for trial in (*ranked, *(trial for trial in sweep.trials if trial not in ranked)):
         value, seconds = trial.get_value(metric), trial.last.gpu_seconds if trial.last else 0.0
         score = value if value is not None and math.isfinite(value) else ""
-        status, reason = trial.status or "running", redact(trial.reason)
+        status, reason = trial.status or sweep.unended, redact(trial.reason)
         params = list_shown_params(trial).values()
         rows.append(
             [

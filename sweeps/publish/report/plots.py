@@ -19,6 +19,7 @@ STATUSES = {
     "stopped": ("square", "var(--orange)"),
     "failed": ("cross", "var(--red)"),
     "running": ("triangle-up", "var(--green)"),
+    "unfinished": ("triangle-down", "var(--ink-2)"),
     "moved": ("triangle-right", "var(--ink-2)"),
 }
 """Shape and colour of each status; no plot tells it by the colour alone. A trial has moved where it

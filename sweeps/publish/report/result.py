@@ -17,7 +17,9 @@ def describe_sweep(sweep: SweepRun) -> list[str]:
     config, record = sweep.config, sweep.record
     better = "higher" if sweep.metric.mode == "max" else "lower"
     base = "NF4" if config.base == "nf4" else "bf16"
-    counts = ", ".join(f"{n} {s}" for s, n in sorted(count_by_status(sweep.trials).items()))
+    counts = ", ".join(
+        f"{n} {s}" for s, n in sorted(count_by_status(sweep.trials, sweep.unended).items())
+    )
     lines = [
         f"Task {config.task} on {shorten(record.get('dataset'))}",
         f"Base {shorten(config.model)} in {base}, engine {config.engine}",

@@ -27,7 +27,8 @@ class Span:
     ended_s: float = 0.0
     device: str = ""
     reports_s: list[float] = field(default_factory=list)
-    status: str = "running"
+    status: str | None = None
+    """None of a trial that has not ended."""
 
 
 def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
@@ -63,7 +64,7 @@ def list_spans(events: Iterable[Mapping[str, Any]], now_s: float) -> list[Span]:
             span.status, span.ended_s = event["status"], max(span.ended_s, time_s)
     for span in spans:
         span.began_s = min(span.began_s, span.reports_s[0])  # another machine has another clock
-        if span.status == "running":
+        if span.status is None:
             span.ended_s = max(span.ended_s, now_s)
     spans.sort(key=lambda span: span.began_s)
     _assign_rows([span for span in spans if not span.pack])
@@ -104,7 +105,7 @@ def plot_timeline(sweep: SweepRun) -> Plot | None:
             "from": max(0.0, span.began_s - began_s) / unit_s,
             "to": (span.ended_s - began_s) / unit_s,
             "kind": "finals" if span.trial_id.startswith("f") else "search",
-            "status": span.status,
+            "status": span.status or sweep.unended,
             "took": format_duration(span.ended_s - span.began_s),
             "num": len(span.reports_s),
         }

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,8 @@ def test_run_that_is_on_its_way_has_its_leader_and_no_test(
         assert len(run.to_pandas()) == len(run.trials)
         assert (run.best is None) == (len(kept) == 1)
     assert run.best is not None and run.best.reports
-    assert set(run.to_pandas()["status"]) == {"running"}
+    assert set(run.to_pandas()["status"]) == {"unfinished"}  # its process is gone
+    assert set(replace(run, is_running=True).to_pandas()["status"]) == {"running"}
     assert to_strict_json(run.to_json())["finals"] is None
 
 
@@ -97,7 +99,9 @@ def test_programs_are_told_what_json_has(finished: Finished, tmp_path: Path) -> 
     assert isinstance(best, dict) and isinstance(finals, dict)
     assert facts.keys() | best.keys() <= told_keys("sweeps.run")
     assert told_keys("sweeps.run") <= facts.keys() | best.keys() | finals.keys()
-    assert told_keys("sweeps.status") <= status.main([str(finished.folder)]).facts.keys()
+    told = status.main([str(finished.folder)]).facts
+    assert isinstance(told["best"], dict) and told["best"]["trial_id"] == best["trial_id"]
+    assert told_keys("sweeps.status") <= told.keys() | told["best"].keys()
     words = [str(finished.folder), "--output", str(tmp_path / "page.html")]
     assert told_keys("sweeps.report") == report.main(words).facts.keys()
 

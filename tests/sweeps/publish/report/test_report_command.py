@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sweeps.report import main
 from tests.sweeps.commands import read_by_shell
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
 from trainables.errors import SweepAborted
+from trainables.files import encode_lines
 
 MAX_BYTES = 5_000_000
 
@@ -111,6 +113,24 @@ def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -
     page = _Page(output.read_text(encoding="utf-8"))
     assert "Best so far" in page.text and "on test" not in page.text
     assert not paths.report.exists()
+
+
+def test_trials_of_a_sweep_that_was_killed_do_not_run(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "killed", num_trials=20, is_ended=False)
+    events = [json.loads(line) for line in paths.events.read_text().splitlines()]
+    lost = [event for event in events if event["kind"] == "trial_ended"][-2:]
+    paths.events.write_bytes(encode_lines(event for event in events if event not in lost))
+    run = load_run(paths.folder)
+    shown = {
+        word: render([replace(run, is_running=is_running)])
+        for word, is_running in (("unfinished", False), ("running", True))
+    }
+    for word, page in shown.items():
+        (other,) = shown.keys() - {word}
+        assert f", 2 {word}" in page and f", 2 {other}" not in page
+        assert page.count(f'<td data-key="{word}">{word}</td>') == 2
+        assert f'"status": "{word}"' in page and f'"status": "{other}"' not in page
+    assert dict(run.to_json()["trials"])["unfinished"] == 2  # type: ignore[call-overload]
 
 
 def test_finals_and_test_from_before_a_sweep_went_on_no_longer_count(tmp_path: Path) -> None:
