@@ -23,6 +23,7 @@ from typing import Annotated, NoReturn, TextIO, TypeVar
 import tyro
 
 from sweeps.checks.environment import refuse_other_package
+from sweeps.command_line.false_alarms import hide_false_alarms
 from sweeps.command_line.help_layout import group_flags
 from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.command_line.safe_output import guard_output, unguard
@@ -73,6 +74,7 @@ def run_command(
     is_json = "--json" in (sys.argv[1:] if argv is None else argv)
     guard_output()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    hide_false_alarms()
     failure: dict[str, str] = {}
     try:
         with contextlib.redirect_stdout(sys.stderr) if is_json else contextlib.nullcontext():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -135,8 +134,6 @@ def _make_training_arguments(
     config: TrialConfig, micro_batch_size: int, dropout_seed: int | None
 ) -> SFTConfig:
     settings = config.settings
-    # gradient_checkpointing has a new name in transformers 5.23, which 5.17 does not know
-    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
     return SFTConfig(
         output_dir=str(config.folder),
         max_steps=settings.max_steps,
