@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sweeps.finals.verdict import Finalist, Verdict
+from sweeps.records.trial_record import TrialRecord
 from trainables.config import Metric
 from trainables.metrics.eval_result import SavedAnswers
 from trainables.metrics.registry import format_score
@@ -21,18 +22,47 @@ def write_sentences(verdict: Verdict) -> list[str]:
             "no run of the finals reached the end: the best trial of the search stands",
             *verdict.notes,
         ]
-    name, num = verdict.metric.name, len(winner.completed)
-    seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
-    spread = "" if winner.deviation is None else f" +- {show_score(verdict, winner.deviation)}"
-    mean = f"{name} {show_score(verdict, winner.mean)}{spread} over {seeds}"
-    lines = [f"winner of the finals: {winner.trial_id}, {mean}"]
+    lines = [f"winner of the finals: {winner.trial_id}, {_describe_mean(verdict, winner)}"]
     if verdict.lead is not None:
         lines.append(_describe_lead(verdict, verdict.finalists[1]))
     lines.append(
         f"best/ holds {best_run.trial_id}, the best of the winner's seeds on validation "
-        f"({name} {show_score(verdict, best_run.get_value(verdict.metric))}, seed {best_run.seed})"
+        f"({verdict.metric.name} {show_score(verdict, best_run.get_value(verdict.metric))}, "
+        f"seed {best_run.seed})"
     )
     return [*lines, *(f"note: {note}" for note in verdict.notes)]
+
+
+def describe_place(
+    run: TrialRecord, chosen: TrialRecord | None, metric: Metric, verdict: Verdict | None
+) -> str:
+    """Where a run stands that the sweep has not chosen: the place of its configuration in the
+    finals, and who won; without finals who was chosen.
+
+    Args:
+        chosen: the run whose adapter was; None before the look at test.
+    """
+    trial_id = run.final_of or run.trial_id
+    if verdict is None or verdict.winner is None or verdict.best_run is None:
+        if chosen is None:
+            return ""
+        value = format_score(metric.name, chosen.get_value(metric), (run.get_value(metric),))
+        return f"The sweep chose {chosen.trial_id}, {metric.name} {value} on validation."
+    winner, best_run = verdict.winner, verdict.best_run
+    own = "Its configuration" if run.final_of is None else f"Its configuration, {trial_id},"
+    if trial_id == winner.trial_id:
+        mean = _describe_mean(verdict, winner)
+        return f"{own} won the finals with {mean}, of which the sweep chose {best_run.trial_id}."
+    won = f"The winner is {winner.trial_id} with {_describe_mean(verdict, winner)}."
+    for place, finalist in enumerate(verdict.finalists, 1):
+        if finalist.trial_id == trial_id and finalist.completed:
+            where = f"place {place} of {len(verdict.finalists)}"
+            return (
+                f"{own} took {where} in the finals with {_describe_mean(verdict, finalist)}. {won}"
+            )
+        if finalist.trial_id == trial_id:
+            return f"{own} was in the finals, and none of its runs there reached the end. {won}"
+    return f"{own} was not in the finals. {won}"
 
 
 def describe_single_answer(answers: Mapping[str, SavedAnswers], *, is_label: bool) -> str | None:
@@ -84,6 +114,13 @@ def describe_no_lead(
         return None
     verb = "is" if is_behind else "may be"
     return f"the winner {verb} no better than {title}: {metric.name} {' and '.join(places)}"
+
+
+def _describe_mean(verdict: Verdict, finalist: Finalist) -> str:
+    num, deviation = len(finalist.completed), finalist.deviation
+    seeds = f"{num} fresh seeds" if num > 1 else "one fresh seed"
+    spread = "" if deviation is None else f" +- {show_score(verdict, deviation)}"
+    return f"{verdict.metric.name} {show_score(verdict, finalist.mean)}{spread} over {seeds}"
 
 
 def _describe_lead(verdict: Verdict, second: Finalist) -> str:

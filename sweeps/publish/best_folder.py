@@ -12,9 +12,11 @@ from sweeps.checks import sweep_json
 from sweeps.checks.preflight import Preflight
 from sweeps.config import SweepConfig
 from sweeps.finals import predictions
+from sweeps.finals import verdict as verdicts
 from sweeps.finals.outcome import Outcome, Winner, read_outcome
 from sweeps.finals.predictions import CONFUSION_CSV
 from sweeps.finals.verdict import Verdict
+from sweeps.finals.verdict_text import describe_place
 from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
@@ -100,7 +102,10 @@ def write_trial(paths: RunPaths, trial_id: str, folder: Path) -> Path:
             scores |= {name: of[name] for name in names if name in of}
     outcome = Outcome(winner=Winner(run=record, tested={trial_id: adapter}), scores=scores)
     facts = make_facts(config, task, splits, paths, run.trials, outcome)
-    write_folder(folder, adapter, replace(facts, is_best=False), {})
+    verdict, kept = verdicts.read(run), chosen.winner.run if chosen else None
+    place = describe_place(record, kept, task.metric, verdict)
+    facts = replace(facts, verdict=verdict, is_best=False, place=place)
+    write_folder(folder, adapter, facts, {})
     return folder
 
 

@@ -68,6 +68,8 @@ class CardFacts:
     """What the base's own card says, as read_license gives it."""
     is_best: bool = True
     """Whether the sweep chose this adapter; if not, someone asked for it."""
+    place: str = ""
+    """Where an adapter stands that it did not choose; empty where nothing is known."""
 
     @property
     def dataset_name(self) -> str:

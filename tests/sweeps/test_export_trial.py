@@ -11,10 +11,13 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sweeps.finals import verdict as verdicts
+from sweeps.finals.verdict import Finalist, Verdict
 from sweeps.records.events import EventLog, make_params_fields, make_report_fields
+from sweeps.records.paths import RunPaths
 from tests.sweeps import scored_runs
 from tests.sweeps.card_programs import run_cards
-from tests.sweeps.invented_sweep import make_history
+from tests.sweeps.invented_sweep import METRIC, make_final_run, make_history
 from tests.sweeps.servers.hub_server import HubServer
 from tests.sweeps.test_export import REPO, export, hub, refusal
 from trainables.models import merge
@@ -67,7 +70,10 @@ def test_another_trial_is_exported_with_a_card_of_its_own(run: Path, tmp_path: P
     assert "after 30 of 90 steps (stopped)" in card.text
     assert "| validation | rougeLsum | 38.25 |" in card.text
     assert "the best of" not in card.text and "Rule:" not in card.text
-    assert "asked for by its name, whatever the sweep has chosen; the test split" in card.text
+    assert (
+        "asked for by its name, whatever the sweep has chosen; it was not scored on test"
+        in card.text
+    )
     assert [r.metric_value for r in card.data.eval_results if r.metric_name == "rougeLsum"] == [
         38.25
     ]
@@ -84,6 +90,7 @@ def test_trial_that_was_tested_has_its_scores_and_the_winner_is_best(
     assert export(run, "--trial", "t0002", "--to", tmp_path / "copy").code == 0
     card = (tmp_path / "copy" / "README.md").read_text()
     assert "| test | rougeLsum | 35.75 | 11.50 |" in card
+    assert "The sweep chose t0004, rougeLsum 38.25 on validation." in card
     assert "| validation | rougeLsum | 38.25 |  |" in card  # the base was scored on other rows
     shutil.copytree(
         run / "checkpoints" / "t0002" / "checkpoint-30",
@@ -92,6 +99,35 @@ def test_trial_that_was_tested_has_its_scores_and_the_winner_is_best(
     assert export(run, "--trial", "t0004", "--to", tmp_path / "winner").code == 0
     best = (run / "best" / "README.md").read_bytes()
     assert (tmp_path / "winner" / "README.md").read_bytes() == best
+
+
+def test_card_of_a_trial_tells_its_place_in_the_finals_and_who_won(
+    run: Path, tmp_path: Path
+) -> None:
+    log, paths = EventLog(run / "events.jsonl"), RunPaths(run)
+    values = {"f0002s1": 30.0, "f0002s2": 32.0, "f0004s1": 36.0, "f0004s2": 35.0}
+    ids = [(name, f"t{name[1:5]}", int(name[-1])) for name in values]
+    started = [{"trial_id": name, "of": of, "seed": seed} for name, of, seed in ids]
+    log.append("finals_started", finalists=["t0002", "t0004"], baseline=None, runs=started)
+    runs = [make_final_run(name, seed, values[name]) for name, _, seed in ids]
+    for one in runs:
+        log.append("report", **make_report_fields(one.reports[0]))
+        log.append("trial_ended", trial_id=one.trial_id, status="completed", reason="")
+    finalists = [
+        Finalist(trial_id=of, params=scored_runs.PARAMS, metric=METRIC, runs=tuple(found))
+        for of in ("t0004", "t0002")
+        if (found := [one for one in runs if one.final_of == of])
+    ]
+    verdicts.write(Verdict(metric=METRIC, finalists=tuple(finalists), lead=4.5), paths)
+    of_search, of_finals = (run / "checkpoints" / name for name in ("t0002", "f0002s2"))
+    shutil.copytree(of_search / "checkpoint-30", of_finals / "checkpoint-9")
+    for trial_id, own in (("t0002", "Its"), ("f0002s2", "Its configuration, t0002,")):
+        assert export(run, "--trial", trial_id, "--to", tmp_path / trial_id).code == 0
+        card = (tmp_path / trial_id / "README.md").read_text()
+        first, _, rest = card.partition("## Use")
+        assert own in first and "place 2 of 2 in the finals with rougeLsum 31.00 +- 1.41" in first
+        assert "The winner is t0004 with rougeLsum 35.50 +- 0.71 over 2 fresh seeds" in first
+        assert "trained each configuration once" not in rest and "| t0002 | 2 | 31.00 |" in rest
 
 
 def test_winner_before_more_trials_is_exported_as_itself(run: Path, tmp_path: Path) -> None:

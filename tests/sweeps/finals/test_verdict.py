@@ -13,7 +13,7 @@ from sweeps.finals.bootstrap import compare, make_mean_metric
 from sweeps.finals.final_test import find_winner
 from sweeps.finals.finalists import choose_finals
 from sweeps.finals.verdict import Verdict, decide_winner, make_columns, write
-from sweeps.finals.verdict_text import write_sentences
+from sweeps.finals.verdict_text import describe_place, write_sentences
 from sweeps.publish.tables import list_finalists
 from sweeps.records.paths import RunPaths
 from sweeps.records.trial_record import TrialRecord
@@ -225,6 +225,29 @@ def test_words_name_winner_lead_interval_probability_and_adapter(folder: Path) -
     first, second = table.rows
     assert (first[0], *first[2:4]) == ("t0001", "32.50", "0.71")
     assert float(first[4]) + float(second[4]) == pytest.approx(1.0)
+
+
+def test_place_of_a_run_in_the_finals_is_told_beside_the_winner(folder: Path) -> None:
+    found, chosen = verdict_of(folder), RUNS[3]
+    won = "The winner is t0001 with rougeLsum 32.50 +- 0.71 over 2 fresh seeds."
+
+    def place(run: TrialRecord, verdict: Verdict | None = found) -> str:
+        return describe_place(run, chosen, METRIC, verdict)
+
+    second = "took place 2 of 2 in the finals with rougeLsum 32.00 +- 2.83 over 2 fresh seeds."
+    assert place(SEARCHED[0]) == f"Its configuration {second} {won}"
+    assert place(RUNS[0]) == f"Its configuration, t0000, {second} {won}"
+    assert place(RUNS[2]).endswith("0.71 over 2 fresh seeds, of which the sweep chose f0001s2.")
+    other = make_history(2, "stopped", (1, 2.0))
+    assert place(other) == f"Its configuration was not in the finals. {won}"
+    assert place(other, None) == "The sweep chose f0001s2, rougeLsum 33.00 on validation."
+    failed = [*(final_run(f"f0000s{seed}", 0, seed, "failed") for seed in (1, 2)), *RUNS[2:]]
+    assert "none of its runs there reached the end" in place(
+        SEARCHED[0], verdict_of(folder, runs=failed)
+    )
+    failed = [replace(run, status="failed", reports=[]) for run in RUNS]
+    assert place(other, verdict_of(folder, runs=failed)) == place(other, None)
+    assert describe_place(other, None, METRIC, None) == ""
 
 
 def test_lead_beyond_chance_is_not_called_chance(folder: Path) -> None:

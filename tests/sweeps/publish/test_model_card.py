@@ -111,7 +111,7 @@ def test_search_is_shown_by_rung_and_limits_are_told() -> None:
     assert "| 30 | 1 | 50.00 | 50.00 |\n| 90 | 12 | 39.50 | 34.00 |" in card
     limits = card.partition("## Limits")[2].partition("## ")[0]
     assert "beyond 1,016 tokens" in limits and "test's 819 rows were looked at once" in limits
-    assert "trained once, so the lead of the best one may be chance" in limits
+    assert "trained each configuration once, so the lead of the best one may be chance" in limits
     untested = render(facts(outcome=scored({"rougeLsum": 40.5})))
     assert "there is no score on test" in untested
 
@@ -282,5 +282,8 @@ def test_card_tells_how_the_finals_ended_and_how_sure_that_is() -> None:
     assert "best/ holds f0001s1" in card
     assert "| t0001 | 2 | 41.00 | 0.71 | 0.87 |" in card
     assert "<b>" not in card
-    assert "trained once" not in card
+    assert "configuration once" not in card
     assert "finals" not in render(FACTS)
+    failed = replace(verdict, finalists=(replace(first, runs=()),), lead=None)
+    card = render(facts(verdict=failed))
+    assert "among the trials that reached the last rung" in card and "configuration once" in card
