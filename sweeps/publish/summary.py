@@ -47,7 +47,7 @@ def describe(
     best = next(row for row in trials if row.trial_id == outcome.winner.trial_id)
     params = [
         f"{name} {tables.show_value(value)}"
-        for name, value in trials_csv.list_shown_params(best).items()
+        for name, value in trials_csv.list_shown_params(best.params).items()
     ]
     counts = trials_csv.count_by_status(trials)
     storage = config.study_storage or paths.study_url
@@ -144,8 +144,12 @@ def _render_table(table: tables.Table) -> str:
     text = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 0)).columns)
     console = Console(file=text, width=width, force_terminal=False, force_jupyter=False)
-    if Measurement.get(console, console.options.update(width=1000), shown).maximum > width:
+    options = console.options.update(width=1000)
+    if Measurement.get(console, options, shown).maximum > width:
         shown.box, shown.padding = None, (0, 1, 0, 0)  # the frame's room is for words
+    if Measurement.get(console, options, shown).maximum > width:
+        for column, name in zip(shown.columns, table.columns, strict=True):
+            column.header = Text(name.replace("_", "_\n"))
     console.print(shown)  # to the text, whether this is a terminal or a notebook
     text.seek(0)
     return text.read().rstrip()

@@ -16,6 +16,8 @@ from trainables.metrics.classification import Confusion
 from trainables.metrics.registry import PER_LABEL, format_score
 
 MAX_TRIALS = 10
+DEFAULTS = {"use_rslora": "no", "target_modules": "all"}
+"""As tables show them."""
 LABEL_SCORES = ("precision", "recall", "f1")
 """What each label has, as metrics/classification.py names them."""
 
@@ -37,12 +39,12 @@ def list_trials(trials: Sequence[TrialRecord], metric: Metric) -> Table:
         [
             *(trial.trial_id, trial.status or "unfinished", str(trial.num_steps)),
             format_score(metric.name, value, values),
-            *map(show, list_shown_params(trial).values()),
+            *map(show, list_shown_params(trial.params).values()),
         ]
         for trial, value in zip(ranked, values, strict=True)
     ]
     columns = ("trial", "status", "steps", metric.name, *PARAMS)
-    return _drop_plain_targets(Table(f"best {len(rows)} of {len(trials)} trials", columns, rows))
+    return _drop_defaults(Table(f"best {len(rows)} of {len(trials)} trials", columns, rows))
 
 
 def list_rungs(trials: Sequence[TrialRecord], metric: Metric) -> Table:
@@ -74,25 +76,23 @@ def list_finalists(verdict: Verdict) -> Table:
             *(finalist.trial_id, str(len(finalist.completed))),
             *(show_score(verdict, value) for value in (finalist.mean, finalist.deviation)),
             "" if finalist.probability_best is None else f"{finalist.probability_best:.2f}",
-            str(finalist.params.lora_rank),
-            *(f"{finalist.params.lora_alpha:g}", f"{finalist.params.lora_dropout:g}"),
-            f"{finalist.params.learning_rate:.2e}",
-            ",".join(finalist.params.target_modules),
+            *map(show, list_shown_params(finalist.params).values()),
         ]
         for finalist in verdict.finalists
     ]
-    columns = (
-        *("finalist", "seeds", f"mean {verdict.metric.name}", "+-", "P(best)", "lora_rank"),
-        *("lora_alpha", "lora_dropout", "learning_rate", "target_modules"),
-    )
-    return _drop_plain_targets(Table("finals: means over seeds, on validation", columns, rows))
+    columns = ("finalist", "seeds", f"mean {verdict.metric.name}", "+-", "P(best)", *PARAMS)
+    return _drop_defaults(Table("finals: means over seeds, on validation", columns, rows))
 
 
-def _drop_plain_targets(table: Table) -> Table:
-    """The table without its last column where that says "all" in every row, as most sweeps' do."""
-    if any(row[-1] != "all" for row in table.rows):
-        return table
-    return Table(table.title, table.columns[:-1], [row[:-1] for row in table.rows])
+def _drop_defaults(table: Table) -> Table:
+    """The table without columns that say the default in every row, as most sweeps' do."""
+    kept = [
+        place
+        for place, name in enumerate(table.columns)
+        if name not in DEFAULTS or any(row[place] != DEFAULTS[name] for row in table.rows)
+    ]
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return Table(table.title, tuple(table.columns[place] for place in kept), rows)
 
 
 def list_scores(outcome: Outcome, ranked_by: Metric, adapter: str = "best adapter") -> Table:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sweeps.records.paths import abort_if_unwritable
 from sweeps.records.trial_record import TrialRecord
-from trainables.config import Metric
+from trainables.config import Hyperparameters, Metric
 from trainables.files import write_atomic, write_table
 
 BUDGET_REASON = "time budget"
@@ -57,10 +57,10 @@ def count_by_status(
     return dict(Counter(trial.status or unended for trial in trials))
 
 
-def list_shown_params(trial: TrialRecord) -> dict[str, object]:
-    """The hyperparameters that tables show."""
-    params = {name: getattr(trial.params, name) for name in PARAMS}
-    return params | {"target_modules": ",".join(trial.params.target_modules)}
+def list_shown_params(params: Hyperparameters) -> dict[str, object]:
+    """What tables show of them."""
+    shown = {name: getattr(params, name) for name in PARAMS}
+    return shown | {"target_modules": ",".join(params.target_modules)}
 
 
 def write_csv(
@@ -106,7 +106,7 @@ def _make_cells(trial: TrialRecord, metric: Metric, unended: Unended) -> dict[st
         "trial_id": trial.trial_id,
         "status": trial.status or unended,
         "reason": trial.reason,
-        **list_shown_params(trial),
+        **list_shown_params(trial.params),
         "steps": trial.num_steps,
         "metric": metric.name,
     }

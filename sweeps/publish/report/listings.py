@@ -37,7 +37,7 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
         value, seconds = trial.get_value(metric), trial.last.gpu_seconds if trial.last else 0.0
         score = value if value is not None and math.isfinite(value) else ""
         status, reason = trial.status or sweep.unended, redact(trial.reason)
-        params = list_shown_params(trial).values()
+        params = list_shown_params(trial.params).values()
         rows.append(
             [
                 *(trial.trial_id, status, str(trial.num_steps)),

@@ -99,7 +99,7 @@ def describe_winner(sweep: SweepRun) -> list[tuple[str, str]]:
     """Its hyperparameters; before the end those of the best so far."""
     by_id = {trial.trial_id: trial for trial in sweep.trials}
     best = by_id.get(find_winning_trial(sweep) or "") or find_best(sweep.trials, sweep.metric)
-    return [] if best is None else [(k, show(v)) for k, v in list_shown_params(best).items()]
+    return [] if best is None else [(k, show(v)) for k, v in list_shown_params(best.params).items()]
 
 
 def show_interval(name: str, interval: Sequence[float], beside: Sequence[float | None]) -> str:

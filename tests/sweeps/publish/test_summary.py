@@ -152,20 +152,21 @@ def test_summary_tells_how_the_finals_ended() -> None:
     assert "finals" not in describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME)
 
 
-def test_tables_tell_target_modules_where_they_are_searched() -> None:
+def test_tables_tell_target_modules_and_rslora_where_they_are_searched() -> None:
     runs = [make_history(number, "completed", (9, 40.0 - number)) for number in range(2)]
-    assert "target_modules" not in list_trials(runs, METRIC).columns
-    params = replace(PARAMS, target_modules=("q_proj", "v_proj"))
+    assert list_trials(runs, METRIC).columns[-1] == "learning_rate"
+    params = replace(PARAMS, target_modules=("q_proj", "v_proj"), use_rslora=True)
     runs[1] = replace(runs[1], params=params)
     table = list_trials(runs, METRIC)
-    assert table.columns[-1] == "target_modules"
-    assert [row[-1] for row in table.rows] == ["all", "q_proj,v_proj"]
+    assert table.columns[-2:] == ("use_rslora", "target_modules")
+    assert [row[-2:] for row in table.rows] == [["no", "all"], ["yes", "q_proj,v_proj"]]
     finalists = tuple(
         Finalist(trial_id=run.trial_id, params=run.params, metric=METRIC, runs=(run,))
         for run in runs
     )
     told = list_finalists(Verdict(metric=METRIC, finalists=finalists))
-    assert [row[-1] for row in told.rows] == ["all", "q_proj,v_proj"]
+    assert told.columns[5:] == table.columns[4:]
+    assert [row[5:] for row in told.rows] == [row[4:] for row in table.rows]
 
 
 def test_scores_from_0_to_1_are_shown_with_the_digits_of_their_scale() -> None:
@@ -213,6 +214,22 @@ def test_a_score_of_one_of_many_labels_that_was_asked_for_is_shown() -> None:
     many = tuple(f"l{n}" for n in range(21))
     table = Confusion(many, ((0,) * 21,) * 21)
     assert make_summary_fields(outcome, None, table)["confusion"] is None
+
+
+def test_words_of_a_head_are_broken_between_them_where_the_finals_are_wide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = make_final_run("f0001s1", 1, 41.5)
+    params = replace(PARAMS, learning_rate=0.00031622, use_rslora=True)
+    finalist = Finalist(trial_id="t0001", params=params, metric=METRIC, runs=(run,))
+    verdict = Verdict(metric=METRIC, finalists=(finalist,))
+    lines = describe(make_config(), PATHS, HISTORIES, METRIC, OUTCOME, verdict=verdict).splitlines()
+    begin = next(number for number, line in enumerate(lines) if " finals: means " in line)
+    first, second, row = (line.split() for line in lines[begin + 1 : begin + 4])
+    assert first == ["lora_", "lora_", "lora_", "learning_", "use_"]
+    assert second[-5:] == ["rank", "alpha", "dropout", "rate", "rslora"]
+    assert row == ["t0001", "1", "41.50", "8", "16", "0", "0.0003162", "yes"]
 
 
 def test_tables_are_as_wide_as_the_terminal_and_of_letters_that_it_shows(
