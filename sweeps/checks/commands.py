@@ -13,6 +13,7 @@ from trainables.tiny import MODELS
 _NO_FLAGS = (
     *("recipe", "task", "start_points", "tiny", "task_options", "space"),
     *("study_storage", "checkpoints", "track", "wandb_entity"),  # which no card shows
+    "name",  # which the run that is repeated has
 )
 _PATHS = ("model", "data", "bertscore_encoder", "runs_dir", "paraphrases")
 

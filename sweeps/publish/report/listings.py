@@ -40,7 +40,7 @@ def list_trials(sweep: SweepRun) -> tuple[Table, list[list[object]]]:
         params = list_shown_params(trial.params).values()
         rows.append(
             [
-                *(trial.trial_id, status, str(trial.num_steps)),
+                *(trial.trial_id + " (by hand)" * trial.is_asked, status, str(trial.num_steps)),
                 *(format_score(metric.name, value, values), *map(show, params)),
                 *(f"{seconds:.0f}" if seconds else "", reason),
             ]
@@ -129,6 +129,8 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
             ("Ask it and the untuned base side by side", f"python -m sweeps.demo {run}"),
         ]
     commands.append(("Make this page again", f"python -m sweeps.report {run}"))
-    commands.append(("Repeat the sweep", write_sweep_command(sweep.config)))
+    num_added = sum(trial.is_asked for trial in sweep.trials)
+    but_for = f", but for trials added by hand ({num_added})" * bool(num_added)
+    commands.append((f"Repeat the sweep{but_for}", write_sweep_command(sweep.config)))
     quoted_home = rf"(\$?'){re.escape(str(Path.home()))}/"  # within quotes a ~ is no home
     return [(what, redact(re.sub(quoted_home, r"~/\1", text))) for what, text in commands]

@@ -43,7 +43,7 @@ FLAGS = (
     ["--low-rung-eval-rows", "None"],
     ["--slots-per-gpu", "3", "--gpus", "2"],
     ["--time-budget", "1h30m", "--gpu-hours", "2.5"],
-    ["--runs-dir", "other runs", "--name", "a.b-1"],
+    ["--runs-dir", "other runs"],
     ["--wandb", "offline", "--wandb-project", "my project"],
     ["--num-trials", "9", "--seed", "17", "--compute-dtype", "float32"],
 )
@@ -87,9 +87,7 @@ def test_command_of_the_card_asks_for_the_same_sweep(
     assert str(Path.cwd()) not in command
     python, minus_m, module, *words = read_by_shell(command)
     assert (python, minus_m, module) == ("python", "-m", "sweeps.run")
-    again = read(
-        words if "--name" in words else [*words, "--name", config.name]
-    )  # which has a time
+    again = read([*words, "--name", config.name])  # which has a time
     assert to_json(again) == to_json(config)
 
 
@@ -104,7 +102,9 @@ def test_folders_and_accounts_of_the_owner_are_not_in_the_command() -> None:
     words += ["--data", "/home/me/rows.csv", "--runs-dir", "/home/me/runs", "--name", "a"]
     command = write_sweep_command(read(["table", *words]))
     assert not any(secret in command for secret in ("/home", "postgresql", "my-team"))
-    assert command == "python -m sweeps.run table --data rows.csv --runs-dir runs --name a"
+    assert (
+        command == "python -m sweeps.run table --data rows.csv --runs-dir runs"
+    )  # its name is taken
 
 
 def test_command_of_a_recipe_that_is_gone_names_every_flag() -> None:

@@ -205,6 +205,13 @@ def test_a_prompt_with_a_fence_stays_inside_its_block() -> None:
     assert "````text\n```\n{dialogue}\n```\n# no heading\n````" in card
 
 
+def test_trials_added_by_hand_are_told_beside_the_command() -> None:
+    added = replace(FACTS.trials[-1], is_asked=True)
+    card = render(facts(trials=[*FACTS.trials[:-1], added]))
+    assert f"{FACTS.command}\n```\n\nTrials that were added by hand, which this command" in card
+    assert "does not repeat: 1.\n\n| rows |" in card and "by hand" not in render(FACTS)
+
+
 def test_secrets_never_reach_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "0123456789abcdef-key")
     command = (

@@ -115,6 +115,21 @@ def test_unfinished_sweep_shows_the_best_so_far_without_a_test(tmp_path: Path) -
     assert not paths.report.exists()
 
 
+def test_command_that_repeats_the_sweep_can_be_pasted_and_tells_what_it_leaves_out(
+    tmp_path: Path,
+) -> None:
+    paths = write_run(tmp_path / "live", num_trials=12)
+    run = load_run(paths.folder)
+    words = read_by_shell(dict(list_commands(run))["Repeat the sweep"])
+    assert "--name" not in words and "--num-trials" in words
+    assert "by hand" not in render([run])
+    asked = replace(run, trials=(*run.trials[:-1], replace(run.trials[-1], is_asked=True)))
+    page = render([asked])
+    assert "Repeat the sweep, but for trials added by hand (1)" in page
+    cell = '<tr data-trial="t0011"><th scope="row" data-key="t0011">t0011 (by hand)</th>'
+    assert cell in page and page.count("(by hand)") == 1
+
+
 def test_trials_of_a_sweep_that_was_killed_do_not_run(tmp_path: Path) -> None:
     paths = write_run(tmp_path / "killed", num_trials=20, is_ended=False)
     events = [json.loads(line) for line in paths.events.read_text().splitlines()]
