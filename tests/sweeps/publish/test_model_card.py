@@ -172,6 +172,7 @@ def test_body_has_scores_beside_the_base_rows_rule_and_ten_trials() -> None:
     assert "highest validation rougeLsum among the trials that reached the last rung" in card
     assert "(step 90); then one look at test" in card
     assert "| learning_rate | 0.00031622776 |" in card
+    assert "The best 10 of 14 trials; a score at a lower step" in card
     assert "| t0010 |" in card
     assert "| t0011 |" not in card
     assert FACTS.prompt_template in card
