@@ -177,6 +177,15 @@ def write_atomic(path: Path, content: str) -> None:
         raise
 
 
+def open_weights(folder: Path, beside: str) -> None:
+    """Gives the folder's weights, which safetensors writes for this user alone, the permissions
+    that the umask has given another new file there."""
+    mode = (folder / beside).stat().st_mode & 0o777
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(OSError):  # a file system without permissions
+            path.chmod(mode)
+
+
 def sync_path(path: Path) -> None:
     """Waits until a file, or a folder's list of files, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

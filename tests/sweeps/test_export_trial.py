@@ -225,6 +225,7 @@ def test_merged_weights_need_no_peft_and_answer_as_scored(
     assert index == {key: name for name, tensors in shards.items() for key in tensors}
     assert {t.dtype for tensors in shards.values() for t in tensors.values()} == {torch.bfloat16}
     assert not list(merged.glob("adapter*"))
+    assert len({path.stat().st_mode for path in merged.iterdir()}) == 1  # as the umask has it
     best = run / "best"
     for name in ("generation_config.json", "tokenizer.json", "chat_template.jinja"):
         assert (merged / name).read_bytes() == (best / name).read_bytes()

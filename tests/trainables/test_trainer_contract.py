@@ -123,6 +123,7 @@ def test_trial_reports_at_its_rungs_and_leaves_its_adapter(whole: list[TrialRepo
     assert reports[1].peak_gib > 0
     assert [path.name for path in list_complete_checkpoints(folder)] == ["checkpoint-4"]
     assert sorted(path.name for path in reports[1].checkpoint.iterdir()) == sorted(ADAPTER_NAMES)
+    assert len({path.stat().st_mode for path in reports[1].checkpoint.iterdir()}) == 1
 
 
 def test_peft_loads_the_adapter_and_gives_the_reported_scores(

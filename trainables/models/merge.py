@@ -7,6 +7,7 @@ from peft import PeftModel
 
 from trainables.config import BaseType, ComputeDtype
 from trainables.errors import SweepAborted
+from trainables.files import open_weights
 from trainables.models.base_model import DTYPES, load_base
 
 SHARD_SIZE = "4GB"
@@ -38,3 +39,4 @@ def save_merged(
             "merge on the CPU: set CUDA_VISIBLE_DEVICES= before the same command",
         ) from None
     merged.to(torch.bfloat16).save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
+    open_weights(folder, "config.json")

@@ -23,6 +23,7 @@ from trainables.config import TrialConfig, TrialReport
 from trainables.data.batches import Batches
 from trainables.data.rows import Row
 from trainables.errors import TrialFailed
+from trainables.files import open_weights
 from trainables.metrics.eval_result import EvalResult, write_answers
 from trainables.models.memory import measure_peak_gib
 
@@ -88,6 +89,7 @@ class RungReportCallback(TrainerCallback):  # type: ignore[misc]
         """
         step = state.global_step
         training_s = time.perf_counter() - self._segment_s
+        open_weights(get_checkpoint_folder(self.config.folder, step), "adapter_config.json")
         if step not in self.config.settings.rungs:
             progress = Progress(
                 step=step,

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from trainables.checkpoint import PACK_STATE_NAMES, TMP_SUFFIX, read_adapter_params
 from trainables.config import Hyperparameters
-from trainables.files import parse_json, sync_path
+from trainables.files import open_weights, parse_json, sync_path
 from trainables.models.base_model import make_lora_config
 from trainables.models.model_facts import parse_facts
 
@@ -89,6 +89,7 @@ def write_slot(
     save_file(_to_cpu(moments), tmp / MOMENTS_NAME)
     record = {"step": state.step, "params": dataclasses.asdict(params)}
     (tmp / STATE_NAME).write_text(json.dumps(record), encoding="utf-8")
+    open_weights(tmp, STATE_NAME)
     for path in tmp.iterdir():  # the rename makes them count
         sync_path(path)
     if folder.exists():
