@@ -6,7 +6,7 @@ const config = {
   aria: false, background: "transparent", font, view: { stroke: null },
   axis: {
     labelColor: quiet, titleColor: ink, gridColor: line, domainColor: quiet, tickColor: quiet,
-    labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600,
+    labelFontSize: 12, labelSeparation: 10, titleFontSize: 12, titleFontWeight: 600,
   },
   legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12 },
 };

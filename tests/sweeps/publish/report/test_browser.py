@@ -3,6 +3,7 @@ readers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,18 @@ def test_page_fits_a_phone(browser: Any, page_file: Path) -> None:
         "all => all.map(one => parseFloat(getComputedStyle(one).fontSize))"
     )
     assert min(sizes) >= 14
+
+
+def test_labels_of_an_axis_keep_apart_on_a_narrow_page(browser: Any, page_file: Path) -> None:
+    page = Opened(browser, page_file, viewport={"width": 375, "height": 800}).page
+    labels = page.locator("#importance .role-axis-label text").evaluate_all(
+        """(texts) => texts.filter((text) => getComputedStyle(text).opacity > 0)
+            .map((text) => text.getBoundingClientRect())
+            .map((box) => [box.top, box.left, box.right])"""
+    )
+    rows = [[box for box in sorted(labels) if box[0] == top] for top in {box[0] for box in labels}]
+    gaps = [after[1] - before[2] for row in rows for before, after in pairwise(row)]
+    assert gaps and min(gaps) > 8
 
 
 def test_brush_and_lists_select_lines_and_rows_of_the_table(browser: Any, page_file: Path) -> None:
