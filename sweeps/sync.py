@@ -16,11 +16,10 @@ from sweeps.records.run import read_run
 from sweeps.records.run_lock import lock_run
 from sweeps.tracking.follow_log import Trackers
 from sweeps.tracking.run_values import TrackedSweep
-from sweeps.tracking.trackers import check_trackers, make_trackers
+from sweeps.tracking.trackers import check_trackers, describe_places, make_trackers
 from sweeps.tracking.wandb_mode import Mode, check_settings, resolve_mode
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.errors import SweepAborted
-from trainables.shell import write_command
 
 PROG = "python -m sweeps.sync"
 
@@ -70,16 +69,15 @@ def main(argv: Sequence[str] | None = None) -> Result:
             mode = resolve_mode(args.wandb, is_tiny=False)
             if mode == "disabled":
                 raise SweepAborted("WANDB_MODE is disabled", "unset it, or give --wandb")
-        shown = make_trackers(
-            TrackedSweep(
-                config=config,
-                wandb_mode=mode,
-                paths=paths,
-                metric=run.metric,
-                name=run.record["name"],
-                sweep_id=run.record["sweep_id"],
-            )
+        sweep = TrackedSweep(
+            config=config,
+            wandb_mode=mode,
+            paths=paths,
+            metric=run.metric,
+            name=run.record["name"],
+            sweep_id=run.record["sweep_id"],
         )
+        shown = make_trackers(sweep)
         trackers = Trackers(paths, shown)
         trackers.finish()
     for tracker in shown:
@@ -92,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> Result:
             f"{', '.join(trackers.failed)} could not be written", "repeat the command later"
         )
     print(f"replayed {paths.events} into {', '.join(config.trackers)}")
-    wandb_folder = paths.folder / "wandb"
-    if mode == "offline":
-        print(f"upload W&B's runs with: wandb sync {write_command(wandb_folder)}/offline-run-*")
-    return Result({"run": paths.folder, "mode": mode, "wandb": wandb_folder})
+    places = describe_places(sweep)
+    for name, place in places.items():
+        print(f"{name}: {place}")
+    return Result({"run": paths.folder, "trackers": places})
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class RunPaths:
         """The study's database, for SQLAlchemy and optuna-dashboard."""
         return f"sqlite:///{quote(str(self.optuna_db))}"
 
+    @property
+    def mlflow_url(self) -> str:
+        """The database of MLflow, unless it has a server."""
+        return f"sqlite:///{quote(str(self.mlruns / 'mlflow.db'))}"
+
     def get_trial_folder(self, trial_id: str) -> Path:
         """Where one trial keeps its checkpoints."""
         return self.checkpoints / trial_id

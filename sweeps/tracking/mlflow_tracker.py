@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric as MlflowMetric
@@ -208,11 +207,9 @@ def find_uri() -> str:
 
 def open_client(paths: RunPaths) -> MlflowClient:
     """The client of the user's server or database, or of the run's own."""
-    uri = find_uri()
-    if not uri:
+    if not find_uri():
         paths.mlruns.mkdir(exist_ok=True)
-        uri = f"sqlite:///{quote(str(paths.mlruns / 'mlflow.db'))}"
-    return MlflowClient(uri)
+    return MlflowClient(find_uri() or paths.mlflow_url)
 
 
 def _clean_name(name: str) -> str:

@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from sweeps.config import SweepConfig
 from sweeps.records.paths import RunPaths
-from sweeps.records.redact import redact
+from sweeps.records.redact import hide_secrets, redact
 from sweeps.records.trial_record import TrialRecord
 from sweeps.search.study_writer import StudyWriter
 from sweeps.tracking.follow_log import Tracker, describe_error
 from sweeps.tracking.run_values import TrackedSweep
 from sweeps.tracking.wandb_tracker import WandbTracker
 from trainables.errors import SweepAborted
+from trainables.shell import write_command
 
 CLASSES = {
     "mlflow": "MlflowTracker",
@@ -73,6 +75,26 @@ def make_trackers(
         elif sweep.wandb_mode != "disabled":
             trackers.append(WandbTracker(sweep, stop))
     return trackers
+
+
+def describe_places(sweep: TrackedSweep) -> dict[str, str]:
+    """Where each tracker of a sweep is opened: a command to paste, a server, or W&B's project."""
+    config, paths = sweep.config, sweep.paths
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or paths.mlflow_url
+    trackio = Path(os.environ.get("TRACKIO_DIR") or paths.trackio)
+    places = {
+        "wandb": f"wandb sync {write_command(paths.folder / 'wandb')}/offline-run-*"
+        if sweep.wandb_mode == "offline"
+        else f"the project {config.wandb_project} of W&B",
+        "mlflow": hide_secrets(uri)
+        if uri.startswith("http")
+        else f"mlflow ui --backend-store-uri {write_command(hide_secrets(uri))}",
+        "trackio": f"TRACKIO_DIR={write_command(trackio)} trackio show",
+        "tensorboard": f"tensorboard --logdir {write_command(paths.tensorboard)}",
+        "optuna": "optuna-dashboard "
+        + write_command(hide_secrets(config.study_storage or paths.study_url)),
+    }
+    return {name: places[name] for name in config.trackers}
 
 
 def load_libraries(names: Sequence[str]) -> None:

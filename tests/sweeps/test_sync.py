@@ -51,8 +51,7 @@ def test_missing_runs_are_written_and_complete_ones_left_alone(
 ) -> None:
     assert main([str(folder)]).facts == {
         "run": folder,
-        "mode": "offline",
-        "wandb": folder / "wandb",
+        "trackers": {"wandb": f"wandb sync {folder}/wandb/offline-run-*"},
     }
     assert "wandb sync" in capsys.readouterr().out
     assert {name: run.steps for name, run in offline_runs(folder).items()} == {
@@ -65,6 +64,29 @@ def test_missing_runs_are_written_and_complete_ones_left_alone(
     assert run.steps == [10, 20] and run.record.run_group == "mine"
     assert run.config["recipe"] == "samsum" and run.config["lora_rank"] == 16
     assert complete_names(folder) == ["t0000", "t0001", "t0001"]
+
+
+def test_each_tracker_is_told_with_what_opens_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # it reads its folder when it is loaded
+    opened_by = {
+        "mlflow": f"mlflow ui --backend-store-uri sqlite:///{folder}/mlruns/mlflow.db",
+        "trackio": f"TRACKIO_DIR={folder}/trackio trackio show",
+        "tensorboard": f"tensorboard --logdir {folder}/tensorboard",
+        "optuna": f"optuna-dashboard sqlite:///{folder}/optuna.db",
+    }
+    facts = main([str(folder), "--track", ",".join(opened_by)]).facts
+    assert facts == {"run": folder, "trackers": opened_by}
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert told == [f"{name}: {place}" for name, place in opened_by.items()]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent}/my%20own.db")
+    facts = main([str(folder), "--track", "mlflow"]).facts
+    shown = f"mlflow ui --backend-store-uri sqlite:///{folder.parent}/my%20own.db"
+    assert facts["trackers"] == {"mlflow": shown}
 
 
 def test_run_that_a_sweep_works_on_is_refused(folder: Path) -> None:
@@ -157,7 +179,9 @@ def test_search_that_was_offline_becomes_a_sweep_online(
     assert len(folders) == 2 and not server.sweeps
     capsys.readouterr()
     main([str(folder)])
-    assert "wandb sync" not in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(
+        f"\nwandb: the project {samsum(True).wandb_project} of W&B\n"
+    )
     ((sweep_id, told),) = server.sweeps.items()
     assert (
         uploaded in told["prior_runs"]
