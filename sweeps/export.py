@@ -17,6 +17,7 @@ from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.publish.best_folder import (
     check_adapter,
     find_best_folder,
+    find_best_run,
     list_exported,
     replace_folder,
     write_trial,
@@ -64,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> Result:
     with tempfile.TemporaryDirectory(prefix="sweeps-export-") as name:
         paths, temporary = find_run(args.run), Path(name)
         if args.trial is None:
-            source = find_best_folder(paths)
+            source, trial_id = find_best_folder(paths), find_best_run(paths)
         else:
-            source = write_trial(paths, args.trial, temporary / "adapter")
+            source, trial_id = write_trial(paths, args.trial, temporary / "adapter"), args.trial
         check_adapter(source)
         card = read_card(source / CARD_FILE)
         if args.license is not None:
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
             url = upload(source, card, repo_id, is_private=args.private, revision=args.revision)
             print(f"uploaded {args.trial or source} in one commit: {url}")
             where = {"url": url, "repo_id": repo_id}
-    return Result({"run": paths.folder, "trial_id": args.trial, **where})
+    return Result({"run": paths.folder, "trial_id": trial_id, **where})
 
 
 def read_card(path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +197,16 @@ def find_best_folder(paths: RunPaths) -> Path:
             f"{paths.best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}"
         )
     return paths.best
+
+
+def find_best_run(paths: RunPaths) -> str | None:
+    """The trial, or run of the finals, whose adapter is in best/; None where the log does not tell
+    or cannot be read, which keeps no adapter from leaving."""
+    with suppress(SweepAborted):
+        for event in reversed(read_events(paths.events)):
+            if event["kind"] == "final_scores":
+                return str(event["trial_id"])
+    return None
 
 
 def list_exported(folder: Path) -> list[Path]:

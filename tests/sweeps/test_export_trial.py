@@ -99,6 +99,9 @@ def test_trial_that_was_tested_has_its_scores_and_the_winner_is_best(
     assert export(run, "--trial", "t0004", "--to", tmp_path / "winner").code == 0
     best = (run / "best" / "README.md").read_bytes()
     assert (tmp_path / "winner" / "README.md").read_bytes() == best
+    for words, trial_id in (((), "t0004"), (("--trial", "t0002"), "t0002")):
+        told = export(run, *words, "--to", tmp_path / f"{trial_id}-json", "--json").stdout
+        assert json.loads(told)["trial_id"] == trial_id
 
 
 def test_card_of_a_trial_tells_its_place_in_the_finals_and_who_won(
