@@ -37,8 +37,9 @@ class SweepOfTrial(SweepConfig):
 class TrialArgs:
     """Trains one trial as a sweep would, in this process: python -m sweeps.trial RECIPE [flags].
 
-    The same model, data, seed and hyperparameters give the losses and scores that they give
-    inside a sweep.
+    The same model, data, seed and hyperparameters give the losses that they give inside a sweep,
+    to rounding. Where two tokens are nearly as likely, rounding decides how an answer goes on, and
+    a score may move by a point or so.
     """
 
     config: tyro.conf.OmitArgPrefixes[SweepOfTrial]
