@@ -17,8 +17,10 @@ from rich.text import Text
 
 from sweeps.cli import JsonFlag, Result, parse, run_command
 from sweeps.command_line.durations import format_clock, format_duration
+from sweeps.records.events import list_waiting_points
 from sweeps.records.paths import RunPaths, find_run
 from sweeps.records.redact import join_lines
+from sweeps.records.request_file import write_point
 from sweeps.records.trials_csv import count_by_status
 from sweeps.tracking.run_status import QUIET_S, RunStatus, read_status
 from trainables.errors import SweepAborted
@@ -28,7 +30,10 @@ PROG = "python -m sweeps.status"
 WATCH_INTERVAL_S = 2.0
 MAX_RUNNING = 16
 """Running trials that are shown."""
-EVENT_FACTS = ("kind", "trial_id", "step", "status", "reason", "refused", "stop", "add", "finish")
+EVENT_FACTS = (
+    *("kind", "trial_id", "step", "status", "reason"),
+    *("request", "refused", "note", "stop", "add", "finish"),
+)
 NUM_EVENTS = 5
 """Last events that are shown."""
 
@@ -161,6 +166,9 @@ def describe(status: RunStatus) -> list[str]:
     if status.state in ("running", "stalled"):
         left = "not known yet" if status.left_s is None else format_clock(status.left_s)
         lines.append(f"left: {left}")
+    taken_up = "once it trains" if status.state in ("running", "stalled") else "by a resume"
+    lines += [f"asked, to be taken up {taken_up}: {one.describe()}" for one in status.pending]
+    lines += [f"added, not begun: {write_point(p)}" for p in list_waiting_points(status.events)]
     max_steps, metric = status.record["config"].get("max_steps"), status.metric
     running = [] if status.is_over else sorted(status.running, key=lambda one: -one.num_steps)
     for one in running[:MAX_RUNNING]:
@@ -178,7 +186,7 @@ def describe(status: RunStatus) -> list[str]:
 def suggest(status: RunStatus) -> list[str]:
     """What the user may do now, as commands."""
     run = write_command(status.paths.folder)
-    if status.state == "ended":
+    if status.state == "ended" and not status.pending:
         return [
             f"python -m sweeps.report {run}",
             f"python -m sweeps.predict {run} --input FILE --output FILE",
@@ -223,6 +231,8 @@ def list_facts(status: RunStatus) -> dict[str, Any]:
         "max_steps": status.record["config"].get("max_steps"),
         "best": best and asdict(best),
         "result": _find_result(status),
+        "pending": [{"id": one.id, "request": one.describe()} for one in status.pending],
+        "added": list_waiting_points(status.events),
         "began": status.driver_began and status.driver_began.isoformat(),
         "last_event_s": _measure_silence_s(status),
         "left_s": status.left_s,
@@ -303,8 +313,9 @@ def _describe_event(event: dict[str, Any]) -> str:
     if event["kind"] == "report":
         words.append(f"step {event['step']}")
     if event["kind"] == "asked":
-        words += [f"{name} {event[name]}" for name in ("stop", "add", "finish") if event[name]]
-        words += [f"refused: {event['refused']}"] if event["refused"] else []
+        refused = f"refused: {event['refused']}" if event["refused"] else ""
+        parts = (event.get("request"), event.get("note"), refused)
+        words = [f"asked: {'; '.join(filter(None, parts))}"]
     return f"{event['time'][11:19]} {' '.join(str(word) for word in words if word)}"
 
 

@@ -38,8 +38,8 @@ class Listener(Protocol):
     def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         """The search has ended, and these runs follow, which start, report and end like trials."""
 
-    def on_num_trials_change(self, num_trials: int) -> None:
-        """The search shall have so many trials from now on."""
+    def on_request(self, request: str, num_trials: int) -> None:
+        """A user has asked for something, in words; the search has so many trials from now on."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -141,12 +141,13 @@ class TrialController:
         """Whether the log does not say yet that a trial, or a run of the finals, has ended."""
         return self._trials[trial_id].status is None
 
-    def change_num_trials(self, num_trials: int) -> None:
-        """Asks the search for more or fewer trials; those that have begun go on."""
+    def take_request(self, request: str, num_trials: int) -> None:
+        """Has a user's request told in words, and the search have so many trials; those that have
+        begun go on."""
+        for listener in self._listeners:
+            listener.on_request(request, num_trials)
         if num_trials != self.config.num_trials:
             self.config = replace(self.config, num_trials=num_trials)
-            for listener in self._listeners:
-                listener.on_num_trials_change(num_trials)
             self._start_finals_if_due()
 
     def stop_search(self) -> None:
@@ -159,7 +160,7 @@ class TrialController:
         if self._waiting:
             trial = self._waiting.popleft()
         elif self._num_to_propose > 0:
-            number, params = self.search.propose()
+            number, params = self.search.propose(self._num_to_propose)
             record = TrialRecord(trial_id=f"t{number:04d}", number=number, params=params)
             trial = self._add_trial(record, is_logged=False)
         else:

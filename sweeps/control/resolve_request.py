@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from search_spaces.lora import LoraSpace, Point
 from sweeps.config import SweepConfig, fill_point
-from sweeps.records.request_file import Request
+from sweeps.records.events import list_waiting_points
+from sweeps.records.request_file import Request, write_point
 from sweeps.records.trial_record import TrialRecord, replay, replay_all
 from trainables.errors import SweepAborted
 
@@ -27,6 +28,8 @@ class ResolvedRequest:
     """A point that is proposed next."""
     num_trials: int
     """Trials that the search has from now on."""
+    note: str = ""
+    """What of the request is not done, or what it drops, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def resolve(
     Raises:
         SweepAborted: it cannot be done, and why.
     """
-    trials = replay(events)
+    trials, waiting = replay(events), list_waiting_points(events)
     running = tuple(trial.trial_id for trial in trials if trial.status is None)
     if request.stop:
         known = {record.trial_id: record for record in replay_all(events)}
@@ -75,15 +78,46 @@ def resolve(
                 "no trial has reported yet, so there is none for the finals",
                 "wait for a report, or end the sweep: Ctrl-C",
             )
-        return ResolvedRequest(stop=running, num_trials=len(trials))
+        dropped = "; ".join(map(write_point, waiting))
+        note = f"dropped, since they had not begun: {dropped}" if dropped else ""
+        return ResolvedRequest(stop=running, num_trials=len(trials), note=note)
     if request.num_trials is not None:
         if not 1 <= request.num_trials <= MAX_TRIALS:
             fix = f"ask for 1 to {MAX_TRIALS}"
             raise SweepAborted(f"--num-trials is {request.num_trials}", fix)
-        return ResolvedRequest(num_trials=max(request.num_trials, len(trials)))
+        num_trials, note = keep_begun(request.num_trials, events)
+        return ResolvedRequest(num_trials=num_trials, note=note)
     point = read_point(request.add or {}, config.space)
-    _check_new(point, config.space, trials, events)
+    _check_new(point, config.space, trials, waiting)
     return ResolvedRequest(add=point, num_trials=config.num_trials + 1)
+
+
+def keep_begun(num_trials: int, events: Sequence[dict[str, Any]]) -> tuple[int, str]:
+    """The trials that a search has that is asked for so many, and why it has more of them: those
+    that have begun or were added count."""
+    num_least = len(replay(events)) + len(list_waiting_points(events))
+    if num_trials >= num_least:
+        return num_trials, ""
+    note = (
+        f"{num_trials} is less than the {num_least} that have begun or were added: the search ends "
+        f"with these {num_least}"
+    )
+    return num_least, note
+
+
+def foresee(
+    requests: Iterable[Request], config: SweepConfig, events: Sequence[dict[str, Any]]
+) -> tuple[SweepConfig, list[dict[str, Any]]]:
+    """The config and the log of a sweep once it has taken up requests that wait, as far as later
+    requests depend on it."""
+    foreseen = list(events)
+    for request in requests:
+        with suppress(Exception):  # as Steering takes them
+            resolved = resolve(request, config, foreseen)
+            config = replace(config, num_trials=resolved.num_trials)
+            asked = {"kind": "asked", "finish": request.finish, "refused": ""}
+            foreseen.append(asked | asdict(resolved))
+    return config, foreseen
 
 
 def is_any_possible(
@@ -164,12 +198,12 @@ def _check_new(
     point: Point,
     space: LoraSpace,
     trials: Sequence[TrialRecord],
-    events: Sequence[dict[str, Any]],
+    waiting: Sequence[Point],
 ) -> None:
     """Refuses a point that would be the same training once more.
 
     Raises:
-        SweepAborted: a trial has it, or it was asked for before and waits.
+        SweepAborted: a trial has it, or it was added before and waits.
     """
     fixed = {name: c[0] for name, c in space.choices.items() if len(c) == 1}
     whole: Point = {**fixed, **point}
@@ -177,7 +211,6 @@ def _check_new(
         return  # what it leaves out is drawn
     params = fill_point(whole)
     same = [trial.trial_id for trial in trials if trial.params == params]
-    asked = any({**fixed, **(e.get("add") or {})} == whole for e in events if e["kind"] == "asked")
-    if same or asked:
+    if same or any({**fixed, **other} == whole for other in waiting):
         error = f"{same[0] if same else 'a trial that is to come'} has this point already"
         raise SweepAborted(error, "name another one, or leave something out, which is drawn")

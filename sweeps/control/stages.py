@@ -26,7 +26,7 @@ from sweeps.control.gpu_places import GpuPlaces
 from sweeps.control.interruption import handle_signals_as_ctrl_c, watch_head
 from sweeps.control.pack_pool import PackPool
 from sweeps.control.packed_final_test import run_final_test
-from sweeps.control.resolve_request import is_any_possible
+from sweeps.control.resolve_request import is_any_possible, keep_begun
 from sweeps.control.startup_gate import StartupGate
 from sweeps.control.steering import Steering
 from sweeps.cost import gpu_time, plan
@@ -91,6 +91,10 @@ def run_stages(
     earlier_ledgers = read_ledgers(paths.checkpoints, config.storage)
     reader = RequestReader(paths, events)
     pending = reader.read_new()
+    num_trials, note = keep_begun(config.num_trials, events)
+    config = replace(config, num_trials=num_trials)
+    if note:
+        print(f"--num-trials {note}", flush=True)
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
     names = (*config.trackers, "optuna")

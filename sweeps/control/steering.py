@@ -1,5 +1,6 @@
 """Does what users ask of a running search, each request once, also after the driver was killed."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -7,11 +8,13 @@ from typing import Any
 
 from sweeps.control.controller import TrialController
 from sweeps.control.resolve_request import resolve
-from sweeps.records.events import EventLog, read_events
+from sweeps.records.events import EventLog, list_waiting_points, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.request_file import Request, RequestReader
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
 from trainables.errors import SweepAborted, get_first_line
+
+logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 """Between two looks into the file of requests."""
@@ -41,8 +44,7 @@ class Steering:
         self._paths = paths
         self._log = log
         self._earlier = [e for e in events if e["kind"] == "asked" and not e["refused"]]
-        self._num_added = sum(e.get("is_asked", False) for e in events)
-        """How many of the points that were asked for have a trial: the first ones."""
+        self._waiting = list_waiting_points(events)
         self._pending = pending
         self._reader = reader
         self._now_s = now_s
@@ -58,8 +60,7 @@ class Steering:
 
         The number of trials is the config's, since a resume may change it.
         """
-        added = [event["add"] for event in self._earlier if event["add"]]
-        for point in added[self._num_added :]:
+        for point in self._waiting:
             self._controller.search.enqueue(point, is_asked=True)
         for event in self._earlier:
             self._stop(event["stop"], event["finish"])
@@ -75,7 +76,8 @@ class Steering:
 
     def _take_up(self, request: Request) -> None:
         self._controller.release_starts()
-        asked = {"id": request.id, "finish": request.finish}
+        words = request.describe()
+        asked = {"id": request.id, "request": words, "finish": request.finish}
         events = read_events(self._paths.events)
         try:
             resolved = resolve(
@@ -88,11 +90,15 @@ class Steering:
                 else f"{type(error).__name__}: {get_first_line(error)}"
             )
             self._log.append("asked", **asked, stop=[], add=None, refused=refused)
+            logger.warning("asked: %s; refused: %s", words, refused)
             return
         self._log.append("asked", **asked, **asdict(resolved), refused="")
         if resolved.add:
             self._controller.search.enqueue(resolved.add, is_asked=True)
-        self._controller.change_num_trials(resolved.num_trials)
+        outcome = resolved.note or f"the search has {resolved.num_trials} trials now"
+        self._controller.take_request(f"{words}; {outcome}", resolved.num_trials)
+        if request.finish:
+            self._controller.stop_search()
         self._stop(resolved.stop, request.finish)
 
     def _stop(self, trial_ids: Sequence[str], is_finish: bool) -> None:

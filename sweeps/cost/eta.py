@@ -142,7 +142,7 @@ class Eta:
         self._runs = self._finals = self._follow(runs)
         self._update()
 
-    def on_num_trials_change(self, num_trials: int) -> None:
+    def on_request(self, request: str, num_trials: int) -> None:
         """The search takes longer, or ends earlier."""
         self.model.config = replace(self.model.config, num_trials=num_trials)
         self._update()

@@ -21,11 +21,12 @@ from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
-from sweeps.records.events import parse_scores, read_events
+from sweeps.records.events import parse_scores
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import check_is_run, read_run
-from sweeps.records.trial_record import TrialRecord, find_reported, replay
+from sweeps.records.trial_record import TrialRecord, find_reported
 from sweeps.records.trials_csv import count_by_status
+from sweeps.tracking.run_status import read_status
 from trainables.checkpoint import get_checkpoint_folder, read_adapter_params
 from trainables.checkpoint_storage import fetch_checkpoint
 from trainables.data.prepared_rows import read_rows
@@ -37,6 +38,7 @@ from trainables.models.chat_template import make_greedy_config
 from trainables.models.model_files import TOKENIZER_FILES, WEIGHTS_INDEX, list_tokenizer_files
 from trainables.models.tokenizer_file import TokenizerFile
 from trainables.models.weights import read_header
+from trainables.shell import write_command
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 GENERATION_FILE = "generation_config.json"
@@ -181,21 +183,25 @@ def find_best_folder(paths: RunPaths) -> Path:
     """The best/ folder of a run, complete.
 
     Raises:
-        SweepAborted: no such run, no trial of it finished, or best/ is missing or lacks files.
+        SweepAborted: no such run, it still runs or no trial of it finished, or best/ is missing or
+            lacks files.
     """
     check_is_run(paths)
-    if not paths.best.is_dir():
-        counts = count_by_status(replay(read_events(paths.events)))
-        trials = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-        why = f"; {paths.trials_csv} says why trials failed" * ("failed" in counts)
-        raise SweepAborted(
-            f"{paths.folder} has no best/ yet: {trials or 'no trial has begun'}", f"{RESUME}{why}"
-        )
     missing = [n for n in (*ADAPTER_FILES, CARD_FILE) if not (paths.best / n).is_file()]
-    if missing:
+    if paths.best.is_dir() and missing:
         raise SweepAborted(
             f"{paths.best} lacks {', '.join(missing)}", f"remove that folder and {RESUME}"
         )
+    if missing:
+        status = read_status(paths)
+        counts = count_by_status(status.trials, status.unended)
+        trials = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+        fix = RESUME + f"; {paths.trials_csv} says why trials failed" * ("failed" in counts)
+        if status.state in ("running", "stalled"):
+            watch = write_command("python", "-m", "sweeps.status", paths.folder, "--watch")
+            fix = f"it still runs: wait, or {watch}"
+        error = f"{paths.folder} has no best/ yet: {trials or 'no trial has begun'}"
+        raise SweepAborted(error, fix)
     return paths.best
 
 

@@ -138,6 +138,17 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
     return int(numbers[-1]) if numbers else default
 
 
+def list_waiting_points(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points that users added and no trial has begun with yet, oldest first; --finish drops them."""
+    waiting: list[dict[str, Any]] = []
+    for event in events:
+        if event["kind"] == "asked" and not event["refused"]:
+            waiting = [] if event["finish"] else waiting + [event["add"]] * bool(event["add"])
+        elif event["kind"] == "trial_started" and event.get("is_asked"):
+            del waiting[:1]
+    return waiting
+
+
 def find_since_search(events: Sequence[dict[str, Any]], kind: Kind) -> dict[str, Any] | None:
     """The last event of a kind, unless a trial of the search has started since: the sweep was given
     more trials, so earlier finals and looks at test no longer count."""

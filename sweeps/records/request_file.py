@@ -22,6 +22,7 @@ from search_spaces.lora import Point
 from sweeps.records.paths import RunPaths, abort_if_unwritable
 from sweeps.records.run_lock import NO_LOCKS
 from trainables.files import encode_lines
+from trainables.shell import write_command
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Request:
     """Hyperparameters of one more trial, which comes next, but for start points that still wait;
     what is not named is drawn."""
     num_trials: int | None = None
-    """Trials that the search shall have, at least those that have begun."""
+    """Trials that the search shall have, at least those that have begun or were added."""
     finish: bool = False
     """End the search now, its running trials too, and go to the finals."""
 
@@ -46,6 +47,19 @@ class Request:
         given = [bool(self.stop), self.add is not None, self.num_trials is not None, self.finish]
         if sum(given) != 1:
             raise ValueError("a request asks for one of stop, add, num_trials and finish")
+
+    def describe(self) -> str:
+        """What is asked for, as flags of sweeps.ask."""
+        if self.add is not None:
+            return f"--add {write_point(self.add)}"
+        if self.stop:
+            return write_command("--stop", *self.stop)
+        return "--finish" if self.finish else f"--num-trials {self.num_trials}"
+
+
+def write_point(point: Point) -> str:
+    """A point, or a part of one, as --add takes it."""
+    return write_command(*(f"{name}={value}" for name, value in point.items()))
 
 
 def append_request(paths: RunPaths, request: Request) -> None:

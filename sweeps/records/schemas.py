@@ -101,6 +101,7 @@ _FACTS: dict[str, dict[str, Any]] = {
     "asked": {
         **{"id": str, "finish": bool, "stop": list[str], "num_trials": (int, 0), "refused": str},
         "add": dict[str, float | bool | str] | None,
+        **{"request": (str, ""), "note": (str, "")},
     },
     "finals_started": {"finalists": list[str], "baseline": str | None, "runs": list[_FinalRun]},
     "final_scores": {"trial_id": str, "scores": Scores, "runs": (Scores, {})},

@@ -1,5 +1,7 @@
 """The search: which point comes next, and what a stopped or failed trial is worth to Optuna."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,8 +19,6 @@ from trainables.config import Hyperparameters, Metric
 SamplerMaker = Callable[[int], optuna.samplers.BaseSampler]
 """Makes the sampler of one draw from its seed."""
 
-IS_ASKED = "is_asked"
-"""User attribute: whether a user asked for the trial's point."""
 STATES = {
     "completed": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
@@ -57,6 +57,9 @@ class Search:
         )
         self._trials: dict[int, optuna.Trial] = {}
         """Those that run."""
+        self._starts: deque[Point] = deque()
+        self._added: deque[Point] = deque()
+        """Points that users asked for."""
         self.asked: set[int] = set()
         """Trials that this process handed out and whose points a user asked for."""
 
@@ -77,27 +80,36 @@ class Search:
         for point in start_points[len(records) :]:
             self.enqueue(point)
 
-    def propose(self) -> tuple[int, Hyperparameters]:
-        """The next trial's number and its point: those that wait first, then drawn ones."""
-        num_waiting = self._count_trials((TrialState.WAITING,))
-        seeds = np.random.SeedSequence([self._seed, self._count_trials() - num_waiting])
-        self._study.sampler = self._make_sampler(int(seeds.generate_state(1)[0]))
-        trial = self._study.ask()
-        self._trials[trial.number] = trial
-        if trial.user_attrs.get(IS_ASKED):
-            self.asked.add(trial.number)
-        outside = trial.user_attrs.get(OUTSIDE)
-        return trial.number, Hyperparameters(**self._space.suggest(trial, outside))
-
-    def enqueue(self, point: Point, *, is_asked: bool = False) -> None:
-        """Has a point, or a part of one, proposed after those that wait; the rest is drawn.
+    def propose(self, num_left: float = math.inf) -> tuple[int, Hyperparameters]:
+        """The next trial's number and its point: start points, then those that users asked for,
+        then drawn ones.
 
         Of values outside the space, which a study cannot hold beside others, no sampler learns:
         they are an attribute of the trial.
+
+        Args:
+            num_left: trials that are still to be proposed; where they are too few for all points
+                that wait, start points are left out.
         """
-        inside, outside = self._space.split_inside(point)
-        attributes = {IS_ASKED: is_asked} | ({OUTSIDE: outside} if outside else {})
-        self._study.enqueue_trial(inside, user_attrs=attributes)
+        seeds = np.random.SeedSequence([self._seed, self._count_trials()])
+        self._study.sampler = self._make_sampler(int(seeds.generate_state(1)[0]))
+        is_start = bool(self._starts) and len(self._added) < num_left
+        queue = self._starts if is_start else self._added
+        outside: Point = {}
+        if has_point := bool(queue):
+            inside, outside = self._space.split_inside(queue.popleft())
+            attributes = {OUTSIDE: outside} if outside else {}
+            self._study.enqueue_trial(inside, user_attrs=attributes)
+        trial = self._study.ask()
+        self._trials[trial.number] = trial
+        if has_point and not is_start:
+            self.asked.add(trial.number)
+        return trial.number, Hyperparameters(**self._space.suggest(trial, outside))
+
+    def enqueue(self, point: Point, *, is_asked: bool = False) -> None:
+        """Has a point, or a part of one, proposed after those of its kind that wait; the rest is
+        drawn."""
+        (self._added if is_asked else self._starts).append(point)
 
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step."""
@@ -108,8 +120,8 @@ class Search:
         if trial := self._trials.pop(number, None):
             self._study.tell(trial, value if status == "completed" else None, STATES[status])
 
-    def _count_trials(self, states: tuple[TrialState, ...] | None = None) -> int:
-        return len(self._study.get_trials(deepcopy=False, states=states))
+    def _count_trials(self) -> int:
+        return len(self._study.get_trials(deepcopy=False))
 
 
 def make_sampler(kind: Sampler, seed: int, num_startup_trials: int) -> optuna.samplers.BaseSampler:

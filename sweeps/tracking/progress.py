@@ -153,13 +153,15 @@ class ProgressTable:
         with self._lock:
             self._records |= {r.trial_id: r for r in runs if r.trial_id not in self._records}
             self._num_trials = len(self._records)  # a budget may have ended the search early
-            self._print_line(f"finals started: {len(runs)} runs to train")
+            if num_left := sum(run.status is None for run in runs):
+                of = "" if num_left == len(runs) else f" of {len(runs)}"
+                self._print_line(f"finals started: {num_left}{of} runs to train")
 
-    def on_num_trials_change(self, num_trials: int) -> None:
-        """Show of how many trials these are."""
+    def on_request(self, request: str, num_trials: int) -> None:
+        """Show what was asked for, and of how many trials these are."""
         with self._lock:
             self._num_trials = num_trials
-            self._print_line(f"asked for {num_trials} trials")
+            self._print_line(f"asked: {join_lines(request)}")
 
     def render(self) -> RenderableType:
         """The header, and as many trials as fit on the screen, MAX_ROWS at most: running ones, then

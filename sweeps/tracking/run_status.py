@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sweeps.records.events import find_since_search
 from sweeps.records.paths import RunPaths
+from sweeps.records.request_file import Request, RequestReader
 from sweeps.records.run import Run, find_time, read_run
 from sweeps.records.run_lock import LockOwner, find_lock_owner, read_heartbeat
 from sweeps.records.trial_record import TrialRecord
@@ -64,6 +65,8 @@ class RunStatus(Run):
     """Trials, or runs of the finals, that have begun and not ended."""
     left_s: float | None
     """Until the sweep has ended, as its process expects; None if it does not run or say."""
+    pending: list[Request]
+    """What was asked and is not taken up yet."""
     facts: dict[str, Any]
     """What the heartbeat says of GPUs and packs; nothing where none is fresh."""
 
@@ -138,6 +141,7 @@ def read_status(paths: RunPaths, now: datetime | None = None) -> RunStatus:
         finals=finals,
         running=running,
         left_s=left_s,
+        pending=RequestReader(paths, run.events).read_new(),
         facts={name: getattr(fresh, name) for name in FACTS} if fresh else {},
     )
 

@@ -105,11 +105,42 @@ def test_without_a_process_the_next_resume_takes_it_up(folder: Path) -> None:
     assert read_saved_config(config, is_named=True).num_trials == 8
 
 
+def test_requests_that_wait_are_shown_and_count_for_later_ones(folder: Path) -> None:
+    run = str(folder)
+    with driven(folder):
+        fewer = call("sweeps.ask", run, "--num-trials", "1").stdout
+    assert fewer == (
+        "1 is less than the 2 that have begun or were added: the search ends with these 2\n"
+    )
+    add = ["--add", "learning_rate=3e-3", "lora_rank=8", "lora_alpha=16", "lora_dropout=0"]
+    add.append("use_rslora=true")
+    assert call("sweeps.ask", run, *add).code == 0
+    assert "that is to come has this point" in call("sweeps.ask", run, *add).refusal()[0]
+    note = "1 is less than the 3 that have begun or were added: the search ends with these 3"
+    assert f"as it stands: {note}\n" in call("sweeps.ask", run, "--num-trials", "1").stdout
+    waits = [" ".join(add), "--num-trials 1"]
+    text = call("sweeps.status", run).stdout
+    assert all(f"asked, to be taken up by a resume: {words}\n" in text for words in waits)
+    pending = facts(call("sweeps.status", run, "--json"))["pending"]
+    assert [one["request"] for one in pending] == waits
+    with driven(folder, 0):
+        pass
+    shown = facts(call("sweeps.status", run, "--json"))
+    assert (shown["pending"], shown["num_trials"]) == ([], 3)
+    assert shown["added"][0]["lora_rank"] == 8 and shown["last_events"][-1]["note"] == note
+    text = call("sweeps.status", run).stdout
+    assert f" asked: --num-trials 1; {note}\n" in text and f" asked: {waits[0]}\n" in text
+    assert "added, not begun: learning_rate=0.003 lora_rank=8" in text
+    assert "dropped, since they had not" in call("sweeps.ask", run, "--finish").stdout
+    error, _ = call("sweeps.ask", run, "--num-trials", "9").refusal()
+    assert "--finish was asked for already" in error
+
+
 def test_a_process_that_runs_no_trials_takes_nothing_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with driven(folder, work="sync"):
-        asked = call("sweeps.ask", str(folder), "--finish")
+        asked = call("sweeps.ask", str(folder), "--num-trials", "7")
     assert "no process runs this sweep" in asked.stdout
     monkeypatch.setattr(ask, "ANSWER_TIMEOUT_S", 0.3)
     with lock_run(RunPaths(folder), "sweep"):  # packs load
@@ -120,7 +151,9 @@ def test_a_process_that_runs_no_trials_takes_nothing_up(
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([], "one thing is asked for"),
+        ([], "nothing is asked for"),
+        (["--stop"], "--stop names no trial"),
+        (["--finish", "--add"], "--add names no value"),
         (["--finish", "--stop", "t0000"], "one thing is asked for"),
         (["--stop", "t0009"], "there is no trial 't0009'"),
         (["--add", "32"], "--add '32' has no name"),

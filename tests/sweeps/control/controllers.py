@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepConfig
 from sweeps.control.controller import TrialController
+from sweeps.control.resolve_request import keep_begun
 from sweeps.control.steering import Steering
 from sweeps.cost import plan
 from sweeps.finals import finalists
@@ -52,8 +54,8 @@ class Recorder:
     def on_finals_start(self, runs: Sequence[TrialRecord]) -> None:
         self.notices.append(("finals", *(run.trial_id for run in runs)))
 
-    def on_num_trials_change(self, num_trials: int) -> None:
-        self.notices.append(("num_trials", num_trials))
+    def on_request(self, request: str, num_trials: int) -> None:
+        self.notices.append(("asked", request, num_trials))
 
     def _tell(self, kind: str, trial_id: str, *facts: object) -> None:
         self.notices.append((kind, trial_id, *facts))
@@ -88,6 +90,7 @@ def open_steered(
     paths = RunPaths(folder)
     log = EventLog(paths.events)
     events = events_of(paths.folder)
+    config = replace(config, num_trials=keep_begun(config.num_trials, events)[0])
     kind: Kind = "sweep_resumed" if is_resumed else "sweep_started"
     log.append(kind, name=config.name, num_trials=config.num_trials)
     study = optuna.create_study(direction="maximize")

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from search_spaces.lora import LoraSpace
-from sweeps.control.resolve_request import ResolvedRequest, is_any_possible, read_point, resolve
+from sweeps.control.resolve_request import (
+    ResolvedRequest,
+    foresee,
+    is_any_possible,
+    keep_begun,
+    read_point,
+    resolve,
+)
+from sweeps.records.events import list_waiting_points
 from sweeps.records.request_file import Request
 from tests.sweeps.invented_sweep import PARAMS, SPACE, make_config
 from trainables.errors import SweepAborted
@@ -37,6 +45,10 @@ FINALS = [
 ]
 
 
+def added(point: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "asked", "id": "a", "finish": False, "stop": [], "add": point, "refused": ""}
+
+
 def refuse(request: Request, events: list[dict[str, Any]], *, is_open: bool = True) -> str:
     with pytest.raises(SweepAborted) as refused:
         resolve(request, CONFIG, events, is_open=is_open)
@@ -58,9 +70,25 @@ def test_what_requests_come_to() -> None:
     added = resolve(Request(add={"lora_rank": 8}), CONFIG, RUNNING)
     assert added == ResolvedRequest(add={"lora_rank": 8}, num_trials=9)
     assert resolve(Request(num_trials=64), CONFIG, RUNNING) == ResolvedRequest(num_trials=64)
-    assert resolve(Request(num_trials=1), CONFIG, RUNNING) == ResolvedRequest(num_trials=3)
+    fewer = resolve(Request(num_trials=1), CONFIG, RUNNING)
+    note = "1 is less than the 3 that have begun or were added: the search ends with these 3"
+    assert fewer == ResolvedRequest(num_trials=3, note=note)
     finish = resolve(Request(finish=True), CONFIG, RUNNING)
     assert finish == ResolvedRequest(stop=("t0000", "t0001"), num_trials=3)
+
+
+def test_points_that_were_added_count_until_the_search_is_ended() -> None:
+    points = [{"lora_rank": 8, "learning_rate": 2e-3}, {"lora_rank": 4}, {"lora_rank": 2}]
+    events = [*RUNNING, *map(added, points), started(3) | {"is_asked": True}]
+    assert list_waiting_points(events) == points[1:]
+    assert keep_begun(6, events) == (6, "")
+    fewer = resolve(Request(num_trials=4), CONFIG, events)
+    assert fewer.num_trials == 6 and "4 is less than the 6 that have begun or were" in fewer.note
+    finish = resolve(Request(finish=True), CONFIG, events)
+    assert finish.num_trials == 4
+    assert finish.note == "dropped, since they had not begun: lora_rank=4; lora_rank=2"
+    config, foreseen = foresee([Request(finish=True), Request(stop=("t9",))], CONFIG, events)
+    assert config.num_trials == 4 and list_waiting_points(foreseen) == []
 
 
 def test_what_cannot_be_done_is_refused_with_its_reason() -> None:
@@ -80,7 +108,7 @@ def test_the_same_training_is_not_added_twice() -> None:
     assert "t0000 has this point" in refuse(same, RUNNING)
     other = Request(add={**point, "use_rslora": True})
     add = resolve(other, CONFIG, RUNNING).add
-    asked = {"kind": "asked", "id": other.id, "add": json.loads(json.dumps(add))}
+    asked = added(json.loads(json.dumps(add)))
     assert "that is to come has this point" in refuse(other, [*RUNNING, asked])
     drawn = Request(add=point)  # use_rslora is drawn
     asked["add"] = resolve(drawn, CONFIG, RUNNING).add

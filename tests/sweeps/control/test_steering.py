@@ -1,5 +1,6 @@
 """A running search does what is asked, once, and a resume keeps it, whenever its driver died."""
 
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from sweeps.control import steering as steering_module
 from sweeps.control.controller import TrialController
@@ -19,6 +21,7 @@ from sweeps.records.request_file import Request, append_request
 from sweeps.records.trials_csv import FINISH_REASON, STOP_REASON
 from sweeps.search.report_sampler import ReportSampler
 from sweeps.search.study import Search
+from sweeps.tracking.progress import ProgressTable
 from tests.sweeps.control.controllers import (
     Recorder,
     events_of,
@@ -27,7 +30,7 @@ from tests.sweeps.control.controllers import (
     should_continue,
     study_trials,
 )
-from tests.sweeps.invented_sweep import make_config, make_report
+from tests.sweeps.invented_sweep import METRIC, make_config, make_report
 
 CONFIG = make_config(num_trials=4, finals=True, num_finalists=1, num_final_seeds=2)
 POINT = {"lora_rank": 16, "learning_rate": 3e-3}
@@ -93,7 +96,8 @@ def test_added_trial_comes_next_on_top_of_the_others(tmp_path: Path) -> None:
     life = Life(tmp_path, recorder)
     life.begin(2)
     assert life.ask(Request(add=POINT))["num_trials"] == 5
-    assert ("num_trials", 5) in recorder.notices
+    words = "--add lora_rank=16 learning_rate=0.003; the search has 5 trials now"
+    assert ("asked", words, 5) in recorder.notices
     assert life.begin(9) == ["t0002", "t0003", "t0004"]
     records = records_of(tmp_path)
     assert (records[2].params.lora_rank, records[2].params.learning_rate) == (16, 3e-3)
@@ -134,6 +138,43 @@ def test_number_of_trials_rises_and_falls_but_not_below_those_that_have_begun(
     assert again.controller.num_left == 2 and again.begin(3) == ["t0000", "t0001"]
     assert Life(tmp_path, num_trials=3).begin(9) == ["t0000", "t0001", "t0002"]
     assert Life(tmp_path).controller.num_left == 3  # what a resume asked for stays too
+
+
+def test_added_points_are_never_dropped_by_fewer_trials(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    life = Life(tmp_path, recorder)
+    life.begin(1)  # of two start points
+    life.ask(Request(add=POINT))
+    answer = life.ask(Request(num_trials=1))
+    note = "1 is less than the 2 that have begun or were added: the search ends with these 2"
+    assert (answer["request"], answer["note"]) == ("--num-trials 1", note)
+    assert ("asked", f"--num-trials 1; {note}", 2) in recorder.notices
+    life = Life(tmp_path, num_trials=1)
+    assert life.begin(9) == ["t0000", "t0001"]
+    assert [record.is_asked for record in records_of(tmp_path)] == [False, True]
+
+
+def test_finish_drops_added_points_for_good_and_says_which(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.begin(2)
+    life.controller.report(make_report("t0000", 1, 2.0))
+    life.ask(Request(add=POINT))
+    note = "dropped, since they had not begun: learning_rate=0.003 lora_rank=16"
+    assert life.ask(Request(finish=True))["note"] == note
+    life = Life(tmp_path, num_trials=3)
+    assert life.begin(1) == ["t0002"] and not records_of(tmp_path)[2].is_asked
+    assert life.ask(Request(add=POINT))["refused"] == ""  # it was dropped, so it is new
+
+
+def test_a_search_without_finals_that_was_finished_has_no_more_trials(tmp_path: Path) -> None:
+    controller, steering = open_steered(tmp_path, replace(CONFIG, finals=False))
+    controller.next_trial()
+    controller.report(make_report("t0000", 1, 2.0))
+    for request in (Request(add=POINT), Request(finish=True), Request(num_trials=9)):
+        append_request(RunPaths(tmp_path), request)
+    steering.poll()
+    assert "search has ended" in answer_of(tmp_path, request)["refused"]
+    assert controller.next_trial() is None
 
 
 def test_finish_stops_all_and_the_finals_follow(tmp_path: Path) -> None:
@@ -201,6 +242,37 @@ def test_a_sweep_that_has_ended_goes_on_with_what_is_asked_before_its_resume(
     for step in CONFIG.rungs[1:]:
         life.controller.report(make_report("t0001", step, 9.0))
     assert life.begin(9) == ["f0001s1", "f0001s2"]
+
+
+def test_the_sweep_says_what_was_asked_and_which_finals_are_left(tmp_path: Path) -> None:
+    out = io.StringIO()
+
+    def live() -> Life:
+        return Life(tmp_path, ProgressTable(METRIC, 4, 9, console=Console(file=out)))
+
+    life = live()
+    life.begin(1)
+    life.controller.report(make_report("t0000", 1, 2.0))
+    life.ask(Request(add=POINT))
+    life.ask(Request(finish=True))
+    lines = [line.partition(" | ")[0] for line in out.getvalue().splitlines()]
+    assert lines[-4:] == [
+        "asked: --add lora_rank=16 learning_rate=0.003; the search has 5 trials now",
+        "asked: --finish; dropped, since they had not begun: learning_rate=0.003 lora_rank=16",
+        "t0000 stopped at step 1/9: search ended by hand",
+        "finals started: 2 runs to train",
+    ]
+    (run, _) = life.begin(9)
+    for step in CONFIG.rungs:
+        life.controller.report(make_report(run, step, 2.0))
+    live()
+    assert "finals started: 1 of 2 runs to train |" in out.getvalue()
+    (run,) = (life := live()).begin(9)
+    for step in CONFIG.rungs:
+        life.controller.report(make_report(run, step, 2.0))
+    before = out.getvalue()
+    live()
+    assert out.getvalue() == before  # nothing is left
 
 
 def test_a_search_that_its_budget_has_ended_takes_no_more_trials(tmp_path: Path) -> None:

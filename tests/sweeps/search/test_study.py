@@ -84,6 +84,13 @@ def test_points_asked_for_come_after_start_points_that_wait_and_stay_told() -> N
     assert "lora_rank" not in process.study.trials[2].params
 
 
+def test_where_not_all_points_fit_start_points_are_left_out() -> None:
+    process = Process(starts=STARTS)
+    process.search.enqueue({"lora_rank": 128}, is_asked=True)
+    (first, _), (second, asked) = process.search.propose(2), process.search.propose(1)
+    assert (first, second, asked.lora_rank) == (0, 1, 128) and process.search.asked == {1}
+
+
 def test_resume_goes_on_as_if_nothing_had_happened() -> None:
     process = Process()
     whole = [process.draw() for _ in range(8)]

@@ -29,7 +29,7 @@ def test_a_steered_sweep_does_what_was_asked_and_keeps_it(tmp_path: Path) -> Non
     small_sweep.wait_for(folder, lambda events: count(events, "trial_started") >= 3, process)
     small_sweep.kill(process)
     assert not steer("--num-trials", "9")["is_done"]
-    process = small_sweep.start(tmp_path, "steered", "--tiny", "--resume")
+    process = small_sweep.start(tmp_path, "steered", "--tiny", "--resume", "--num-trials", "1")
     small_sweep.wait_for(folder, lambda events: count(events, "asked") == 3, process)
     before = count(small_sweep.events_of(folder), "report")
     small_sweep.wait_for(folder, lambda events: count(events, "report") > before, process)
@@ -37,6 +37,7 @@ def test_a_steered_sweep_does_what_was_asked_and_keeps_it(tmp_path: Path) -> Non
     assert done["is_done"] and done["stop"]
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
+    assert "--num-trials 1 is less than the" in output
     assert "Last result" not in output  # as Tune says of trials without a report
     histories = small_sweep.check_whole(folder, "steered", done["num_trials"])
     reasons = {history.trial_id: history.reason for history in histories}
