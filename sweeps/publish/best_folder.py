@@ -21,7 +21,7 @@ from sweeps.publish.card_facts import CardFacts, make_facts
 from sweeps.publish.license import CARD_FILE
 from sweeps.publish.model_card import render
 from sweeps.publish.search_picture import PICTURE_FILE, draw_search
-from sweeps.records.events import parse_scores
+from sweeps.records.events import parse_scores, read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.run import check_is_run, read_run
 from sweeps.records.trial_record import TrialRecord, find_reported

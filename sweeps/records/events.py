@@ -139,7 +139,7 @@ def find_num_trials(events: Iterable[dict[str, Any]], default: int) -> int:
 
 
 def list_waiting_points(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points that users added and no trial has begun with yet, oldest first; --finish drops them."""
+    """Points that users added and no trial has begun with, oldest first; --finish drops them."""
     waiting: list[dict[str, Any]] = []
     for event in events:
         if event["kind"] == "asked" and not event["refused"]:

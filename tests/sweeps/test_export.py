@@ -17,11 +17,10 @@ from huggingface_hub import ModelCard, constants
 from sweeps.finals.outcome import Outcome, Winner
 from sweeps.publish.best_folder import write_folder
 from sweeps.publish.summary import describe
-from sweeps.records.events import EventLog, make_params_fields
 from sweeps.records.paths import RunPaths
 from tests.sweeps.commands import NO_HUB, Ended, call, start, world
 from tests.sweeps.example_facts import facts
-from tests.sweeps.invented_sweep import METRIC, PARAMS, make_config, make_history
+from tests.sweeps.invented_sweep import METRIC, make_config, make_history
 from tests.sweeps.servers.hub_server import OWNER, TOKEN, HubServer
 from trainables.errors import SweepAborted
 from trainables.tiny import MODEL_DIR
@@ -354,21 +353,6 @@ def test_run_that_is_not_there_names_those_that_are(run: Path, tmp_path: Path) -
     error, fix = refusal(export(run.parent / "samsun", "--to", tmp_path / "copy"))
     assert "there is no sweep in" in error
     assert str(run) in fix
-
-
-def test_run_without_a_finished_trial_says_what_became_of_them(run: Path, tmp_path: Path) -> None:
-    shutil.rmtree(run / "best")
-    error, fix = refusal(export(run, "--to", tmp_path / "copy"))
-    assert "has no best/ yet: no trial has begun" in error and "--resume" in fix
-    log = EventLog(run / "events.jsonl")
-    for number, status in enumerate(("failed", "stopped")):
-        trial_id = f"t{number:04d}"
-        params = make_params_fields(PARAMS)
-        log.append("trial_started", trial_id=trial_id, number=number, params=params)
-        log.append("trial_ended", trial_id=trial_id, status=status, reason="out of memory")
-    error, fix = refusal(export(run, "--to", tmp_path / "copy"))
-    assert "has no best/ yet: 1 failed, 1 stopped" in error
-    assert "--resume" in fix and "trials.csv says why" in fix
 
 
 @pytest.mark.parametrize("lost", ["README.md", "adapter_model.safetensors"])
