@@ -18,6 +18,7 @@ from sweeps.records.trial_record import TrialRecord
 from trainables.config import Language, Metric, TrainingSettings
 from trainables.data.rows import SPLITS, Scoring, Splits, Task
 from trainables.metrics.classification import Confusion
+from trainables.tiny import find_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,14 @@ class CardFacts:
 
     @property
     def dataset_name(self) -> str:
-        """The dataset as the card shows it; a name of the Hub without its revision."""
+        """The dataset as the card's metadata has it; a name of the Hub without its revision."""
         name = self.dataset.partition("@")[0]
         return name if is_hub_id(name) else shorten(self.dataset)
+
+    @property
+    def described_dataset(self) -> str:
+        """The dataset as the card's text has it."""
+        return describe(self.dataset) if find_name(self.dataset) else self.dataset_name
 
     @property
     def dataset_revision(self) -> str | None:
@@ -102,7 +108,7 @@ def make_facts(
         sweep_name=config.name,
         task=config.task,
         base_model=config.model,
-        dataset=", ".join(Path(path).name for path in config.data)
+        dataset=shorten(config.data)
         if isinstance(config.data, tuple)
         else config.data or task.dataset,
         dataset_rows=rows,
@@ -125,6 +131,19 @@ def make_facts(
 
 
 def shorten(data: object) -> str:
-    """Hub ids whole; of paths the last names, for folders tell about a machine's owner."""
+    """Hub ids whole; of paths the last names, for folders tell about a machine's owner; what is
+    bundled by names of its own."""
     names = map(str, data if isinstance(data, list | tuple) else [data])
-    return join_lines(", ".join(n if is_hub_id(n) else Path(n).name or n for n in names))
+    return join_lines(", ".join(map(_shorten_name, names)))
+
+
+def _shorten_name(name: str) -> str:
+    if bundled := find_name(name):
+        return bundled[0]
+    return name if is_hub_id(name) else Path(name).name or name
+
+
+def describe(data: object) -> str:
+    """As shorten, and of what is bundled what it is."""
+    bundled = find_name(str(data))
+    return f"{bundled[0]} ({bundled[1]})" if bundled else shorten(data)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from sweeps.finals.predictions import CONFUSION_CSV, LABEL_SCORES_CSV
 from sweeps.finals.verdict_text import write_sentences
 from sweeps.publish import tables
-from sweeps.publish.card_facts import CardFacts, shorten
+from sweeps.publish.card_facts import CardFacts, describe
 from sweeps.publish.card_metadata import make_metadata
 from sweeps.publish.license import describe_base_license
 from sweeps.publish.search_picture import PICTURE_FILE
@@ -43,7 +43,7 @@ def render(facts: CardFacts, has_picture: bool = False) -> str:
         facts=facts,
         tables=tables,
         format_score=format_score,
-        base=shorten(facts.base_model),
+        base=describe(facts.base_model),
         is_hub_base=is_hub_id(facts.base_model),
         is_nf4=settings.base == "nf4",
         script=write_usage_script(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sweeps.command_line.durations import format_duration
-from sweeps.publish.card_facts import shorten
+from sweeps.publish.card_facts import describe
 from sweeps.publish.load_run import SweepRun
 from sweeps.publish.report.charts import find_winning_trial
 from sweeps.publish.tables import Table, show
@@ -21,8 +21,8 @@ def describe_sweep(sweep: SweepRun) -> list[str]:
         f"{n} {s}" for s, n in sorted(count_by_status(sweep.trials, sweep.unended).items())
     )
     lines = [
-        f"Task {config.task} on {shorten(record.get('dataset'))}",
-        f"Base {shorten(config.model)} in {base}, engine {config.engine}",
+        f"Task {config.task} on {describe(record.get('dataset'))}",
+        f"Base {describe(config.model)} in {base}, engine {config.engine}",
         f"Metric {sweep.metric.name}, {better} is better",
         f"{len(sweep.trials)} of {config.num_trials} trials" + (f": {counts}" if counts else ""),
     ]

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Finalist, Verdict
-from sweeps.publish.card_facts import CardFacts
+from sweeps.publish.card_facts import CardFacts, describe
 from sweeps.publish.model_card import render
+from sweeps.recipes import RECIPES
 from tests.examples import max_examples
 from tests.sweeps.example_facts import FACTS, METRIC, OUTCOME, PARAMS, facts
 from tests.sweeps.invented_sweep import make_final_run
+from trainables import tiny
 from trainables.config import Metric
 from trainables.data.rows import Scoring
 from trainables.metrics.classification import Confusion
@@ -126,6 +128,21 @@ def test_card_says_what_the_base_is() -> None:
     assert (
         {"lora", "peft"} <= set(metadata(plain)["tags"]) - {"qlora"} == set(metadata(plain)["tags"])
     )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_bundled_model_and_rows_are_called_so(recipe: str) -> None:
+    config = RECIPES[recipe](True)
+    assert isinstance(config.data, str)
+    elsewhere = "/home/me/site-packages/trainables/tiny"
+    data = config.data.replace(str(tiny.FOLDER), elsewhere)
+    card = render(facts(base_model=config.model, dataset=data))
+    name = "messages-tiny" if recipe == "table" else f"{recipe.replace('_', '-')}-tiny"
+    assert "A QLoRA adapter for tiny-qwen3 (a bundled tiny base), finetuned on" in card
+    assert f"on {name} (bundled synthetic " in card and f"- Data: {name} (bundled syn" in card
+    results = ModelCard(card).data.eval_results
+    assert {(r.dataset_name, r.dataset_type) for r in results} == {(name, name)}
+    assert describe("/home/me/tiny/samsum") == describe(str(tiny.FOLDER / "x/samsum")) == "samsum"
 
 
 def test_model_index_has_every_metric_of_the_adapter_with_its_split_and_dataset() -> None:

@@ -12,11 +12,13 @@ import pytest
 from sweeps.publish.load_run import load_run
 from sweeps.publish.report.listings import list_commands
 from sweeps.publish.report.page import render
+from sweeps.publish.report.result import describe_sweep
 from sweeps.report import main
 from tests.sweeps.commands import read_by_shell
 from tests.sweeps.publish.report.many_trials import HOSTILE, LABELS, write_run
 from trainables.errors import SweepAborted
 from trainables.files import encode_lines
+from trainables.tiny import HYBRID_DIR, SAMSUM_DIR
 
 MAX_BYTES = 5_000_000
 
@@ -213,6 +215,14 @@ def test_no_run_is_told_what_to_name(tmp_path: Path) -> None:
         main([str(tmp_path)])
     with pytest.raises(SweepAborted, match="no run is named"):
         main([])
+
+
+def test_page_says_that_bundled_model_and_rows_are_bundled(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", num_trials=4).folder)
+    config, record = replace(run.config, model=str(HYBRID_DIR)), {"dataset": str(SAMSUM_DIR)}
+    lines = describe_sweep(replace(run, config=config, record={**run.record, **record}))
+    assert lines[0].endswith(" on samsum-tiny (bundled synthetic dialogues)")
+    assert lines[1].startswith("Base tiny-hybrid (a bundled tiny base) in NF4")
 
 
 def test_only_an_earlier_page_is_overwritten(
