@@ -1,10 +1,13 @@
 """Commands that a sweep prints or writes down, to be pasted as they stand."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeps.checks.find_recipe import read_default_config
 from sweeps.config import SweepConfig
+from sweeps.records.events import find_num_trials
 from trainables.errors import SweepAborted
 from trainables.metrics.registry import replace_paths
 from trainables.shell import write_command, write_flag
@@ -37,11 +40,18 @@ def _list_resume_flags(config: SweepConfig) -> list[tuple[str, Any]]:
     return [*tiny, ("name", config.name), *runs_dir, *storage, ("resume", True)]
 
 
-def write_sweep_command(config: SweepConfig) -> str:
+def write_sweep_command(config: SweepConfig, events: Sequence[dict[str, Any]] = ()) -> str:
     """The command that repeats this sweep, for model cards: every difference from its recipe.
 
     Folders are shown by their last name. Where its owner keeps the study and W&B's runs is not.
+
+    Args:
+        events: the sweep's, which tell how many trials were asked for on its way; those that were
+            added by hand are not counted.
     """
+    added = {event["trial_id"] for event in events if event.get("is_asked")}
+    num_trials = find_num_trials(events, config.num_trials) - len(added)
+    config = replace(config, num_trials=max(1, num_trials))
     recipe = [config.recipe, *(["--tiny"] if config.tiny else [])]
     default = _read_recipe(recipe)
     if default and default.data != config.data:

@@ -11,6 +11,7 @@ from sweeps.finals.outcome import Outcome
 from sweeps.finals.verdict import Verdict
 from sweeps.publish.license import read_license
 from sweeps.publish.usage_code import is_hub_id
+from sweeps.records.events import read_events
 from sweeps.records.paths import RunPaths
 from sweeps.records.redact import join_lines
 from sweeps.records.run import read_record
@@ -123,7 +124,7 @@ def make_facts(
         outcome=outcome,
         trials=trials,
         versions=list_versions(),
-        command=write_sweep_command(config),
+        command=write_sweep_command(config, read_events(paths.events)),
         row_digests={name: of["sha256"] for name, of in digests.items()},
         language=language,
         license=read_license(config.model),

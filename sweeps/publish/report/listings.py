@@ -131,6 +131,6 @@ def list_commands(sweep: SweepRun) -> list[tuple[str, str]]:
     commands.append(("Make this page again", f"python -m sweeps.report {run}"))
     num_added = sum(trial.is_asked for trial in sweep.trials)
     but_for = f", but for trials added by hand ({num_added})" * bool(num_added)
-    commands.append((f"Repeat the sweep{but_for}", write_sweep_command(sweep.config)))
+    commands.append((f"Repeat the sweep{but_for}", write_sweep_command(sweep.config, sweep.events)))
     quoted_home = rf"(\$?'){re.escape(str(Path.home()))}/"  # within quotes a ~ is no home
     return [(what, redact(re.sub(quoted_home, r"~/\1", text))) for what, text in commands]

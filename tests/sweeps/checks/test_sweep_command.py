@@ -97,6 +97,13 @@ def test_steps_that_epochs_came_to_are_not_in_the_command() -> None:
     assert "--epochs 2.0" in command and "--max-steps" not in command
 
 
+def test_trials_that_were_added_by_hand_are_not_counted_in_the_command() -> None:
+    started = [{"kind": "trial_started", "trial_id": "t0003", "is_asked": True}] * 2  # a resume
+    asked = [{"kind": "asked", "num_trials": number} for number in (9, 10)]
+    command = write_sweep_command(read(["samsum"]), [*asked, *started])
+    assert command == "python -m sweeps.run samsum --num-trials 9"
+
+
 def test_folders_and_accounts_of_the_owner_are_not_in_the_command() -> None:
     words = ["--study-storage", "postgresql://me:pw@db/x", "--wandb-entity", "my-team"]
     words += ["--data", "/home/me/rows.csv", "--runs-dir", "/home/me/runs", "--name", "a"]
