@@ -1,11 +1,15 @@
 """Keeps a running search to its budget: no new trial, and none that comes too late."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from sweeps.control.controller import TrialController
 from sweeps.cost.eta import Eta
+from sweeps.records.request_file import write_point
 from sweeps.records.trials_csv import BUDGET_REASON
+
+logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 """Between two looks at the clock."""
@@ -38,7 +42,9 @@ class BudgetStop:
         self._looked_s = self._now_s()
         if self._eta.budget_s is None:
             return
-        if not self._eta.allows_new_trial():
+        if self._controller.is_open and not self._eta.allows_new_trial():
+            if added := "; ".join(map(write_point, self._controller.search.added)):
+                logger.warning("added, and left by the budget to a resume with more: %s", added)
             self._controller.stop_search()
         for trial_id in self._eta.find_late_trials():
             self._controller.end(trial_id, "stopped", BUDGET_REASON)

@@ -58,8 +58,8 @@ class Search:
         self._trials: dict[int, optuna.Trial] = {}
         """Those that run."""
         self._starts: deque[Point] = deque()
-        self._added: deque[Point] = deque()
-        """Points that users asked for."""
+        self.added: deque[Point] = deque()
+        """Points that users asked for and that were not proposed yet."""
         self.asked: set[int] = set()
         """Trials that this process handed out and whose points a user asked for."""
 
@@ -93,8 +93,8 @@ class Search:
         """
         seeds = np.random.SeedSequence([self._seed, self._count_trials()])
         self._study.sampler = self._make_sampler(int(seeds.generate_state(1)[0]))
-        is_start = bool(self._starts) and len(self._added) < num_left
-        queue = self._starts if is_start else self._added
+        is_start = bool(self._starts) and len(self.added) < num_left
+        queue = self._starts if is_start else self.added
         outside: Point = {}
         if has_point := bool(queue):
             inside, outside = self._space.split_inside(queue.popleft())
@@ -109,7 +109,7 @@ class Search:
     def enqueue(self, point: Point, *, is_asked: bool = False) -> None:
         """Has a point, or a part of one, proposed after those of its kind that wait; the rest is
         drawn."""
-        (self._added if is_asked else self._starts).append(point)
+        (self.added if is_asked else self._starts).append(point)
 
     def report(self, number: int, step: int, value: float) -> None:
         """Records the value that a trial reached at a step."""

@@ -116,6 +116,19 @@ def test_while_there_is_time_nobody_is_stopped(tmp_path: Path, finals: bool) -> 
     assert scene.controller.next_trial() is not None
 
 
+def test_added_points_that_the_budget_leaves_out_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = make_scene(tmp_path)
+    scene.controller.next_trial()
+    scene.controller.search.enqueue({"lora_rank": 8, "learning_rate": 3e-3}, is_asked=True)
+    scene.clock.now_s += BUDGET_S
+    scene.budget_stop.enforce()
+    scene.budget_stop.enforce()
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.endswith("to a resume with more: lora_rank=8 learning_rate=0.003")
+
+
 def test_without_a_budget_nothing_is_stopped(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, budget_s=None)
     scene.controller.next_trial()
