@@ -24,8 +24,9 @@ import tyro
 
 from sweeps.checks.environment import refuse_other_package
 from sweeps.command_line.false_alarms import hide_false_alarms
-from sweeps.command_line.help_layout import group_flags
+from sweeps.command_line.help_layout import flatten, group_flags
 from sweeps.command_line.peer_flags import find_our_flag
+from sweeps.command_line.refusals import explain_refusal, name_flags
 from sweeps.command_line.safe_output import guard_output, unguard
 from sweeps.records.redact import hide_secrets, join_lines
 from trainables.errors import REPEAT, SweepAborted, find_disk_fault
@@ -176,24 +177,8 @@ def parse(
             with contextlib.redirect_stdout(unguard(sys.stdout)):
                 return read()  # --help, as the real stdout can show it
     except ValueError as refused:  # raised by a dataclass that checks its own values
-        raise SweepAborted(str(refused), f"{prog} --help") from None
-    error, fix = _parse_error(stderr.getvalue())
+        error = name_flags(str(refused), flatten(cls)[1])
+        raise SweepAborted(error, f"{prog} --help") from None
+    error, fix = explain_refusal(stderr.getvalue(), flatten(cls)[1])
     fix = find_our_flag(error, prog) or fix
     raise SweepAborted(error, fix or f"{prog} --help lists every flag with its values")
-
-
-def _parse_error(boxed: str) -> tuple[str, str]:
-    """The message of tyro's framed error, and the flag that it suggests (or "")."""
-    paragraphs: list[list[str]] = [[]]
-    for line in boxed.splitlines():
-        if line[:1] in "╭╰":
-            continue
-        text = line.strip("│ ").strip()
-        if text.strip("─"):
-            paragraphs[-1].append(text)
-        else:
-            paragraphs.append([])
-    error = " ".join(paragraphs[0]) or "the command line could not be read"
-    hint = paragraphs[1] if len(paragraphs) > 1 else []
-    fix = f"perhaps you meant {hint[1]}" if hint[:1] == ["Perhaps you meant:"] else ""
-    return error, fix

@@ -28,7 +28,10 @@ class ReportArgs:
     The page is one file that opens without a network.
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(required)"),
+    ]
     """Folders of sweeps, e.g. runs/samsum."""
     output: Path | None = None
     """File for the page, where nothing but an earlier page may be; None is report.html in the

@@ -186,7 +186,7 @@ def check_targets(targets: Sequence[str], model: ModelFacts) -> None:
     except ValueError as refused:
         names = ", ".join((*list_target_sets(model.linear_shapes), *model.linear_shapes))
         raise SweepAborted(
-            f"target_modules: {refused}",
+            f"--target-modules: {refused}",
             f"give --target-modules some of {names}; commas join the names of a set",
         ) from None
 

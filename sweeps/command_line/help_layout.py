@@ -6,7 +6,7 @@ anew here, and the values go back to where they belong.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 from tyro.constructors import (
@@ -22,6 +22,7 @@ from trainables.config import FlagGroup
 Flag = tuple[StructFieldSpec, FlagGroup | None]
 """A field that is a flag, and the group that its type names, or else its dataclass's field does."""
 _Build = Callable[[Mapping[str, Any]], Any]
+_NO_DEFAULT = tyro.conf.arg(help_behavior_hint="(default: none)")
 _UNPREFIXED: Any = tyro.conf.OmitArgPrefixes
 
 
@@ -71,7 +72,11 @@ def flatten(
             inner[field.name], more = flatten(bare, field.default, named)
             flags += more
         else:
-            flags.append((replace(field, helptext=_unwrap_help(field.helptext)), named))
+            shown = replace(field, helptext=_unwrap_help(field.helptext))
+            if field.default == ():
+                told: Any = Annotated[field.type, _NO_DEFAULT]
+                shown = replace(shown, type=told)
+            flags.append((shown, named))
 
     def build(values: Mapping[str, Any]) -> object:
         fields = ((field.name, inner.get(field.name)) for field in spec.fields)

@@ -63,16 +63,16 @@ BAD_VALUES = [
 ]
 
 BAD_HYPERPARAMETERS = [
-    (["--lora-rank", "0"], "lora_rank"),
+    (["--lora-rank", "0"], "--lora-rank"),
     (["--lora-rank", "x"], "--lora-rank"),
-    (["--lora-dropout", "1"], "lora_dropout"),
-    (["--learning-rate", "nan"], "learning_rate"),
-    (["--lora-alpha", "-1"], "lora_alpha"),
-    (["--target-modules", "embed_tokens"], "target_modules"),
-    (["--target-modules"], "target_modules"),
+    (["--lora-dropout", "1"], "--lora-dropout"),
+    (["--learning-rate", "nan"], "--learning-rate"),
+    (["--lora-alpha", "-1"], "--lora-alpha"),
+    (["--target-modules", "embed_tokens"], "--target-modules"),
+    (["--target-modules"], "--target-modules"),
     (["--target-modules", "q_proj", "in_proj_z"], "in_proj_z"),
     (["--target-modules", "q_proj,in_proj_z"], "in_proj_z"),
-    (["--target-modules", "q_proj,"], "target_modules"),
+    (["--target-modules", "q_proj,"], "--target-modules"),
     (["--lora-ranks", "8"], "--lora-ranks"),
     (["--lora-rnk", "3"], "--lora-rnk"),
 ]

@@ -349,20 +349,20 @@ def test_run_without_predictions_is_told(run: Path) -> None:
         main(command(run, NOBODY))
     with pytest.raises(SweepAborted, match="there is no sweep in"):
         main(command(run / "none", NOBODY))
-    with pytest.raises(SweepAborted, match="num_rows is 0; it must be at least 1"):
+    with pytest.raises(SweepAborted, match="--num-rows is 0; it must be at least 1"):
         main(command(run, NOBODY, "--num-rows", "0"))
 
 
-@pytest.mark.parametrize("name", ["price_prompt", "price_completion"])
+@pytest.mark.parametrize("name", ["price-prompt", "price-completion"])
 def test_price_without_the_other_is_refused(name: str, run: Path) -> None:
-    with pytest.raises(SweepAborted, match=r"price_.* is None; it must be given with"):
-        main(command(run, NOBODY, f"--{name.replace('_', '-')}", "1"))
+    with pytest.raises(SweepAborted, match=r"--price-.* is None; it must be given with"):
+        main(command(run, NOBODY, f"--{name}", "1"))
 
 
-@pytest.mark.parametrize("name", ["temperature", "price_prompt", "price_completion"])
+@pytest.mark.parametrize("name", ["temperature", "price-prompt", "price-completion"])
 def test_number_below_0_is_refused(name: str, run: Path) -> None:
-    with pytest.raises(SweepAborted, match=rf"{name} is -1\.0; it must be at least 0"):
-        main(command(run, NOBODY, f"--{name.replace('_', '-')}", "-1"))
+    with pytest.raises(SweepAborted, match=rf"--{name} is -1\.0; it must be at least 0"):
+        main(command(run, NOBODY, f"--{name}", "-1"))
 
 
 def test_interval_of_the_win_rate_narrows_with_the_rows() -> None:

@@ -22,7 +22,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"lr": 3e-4}, "no keyword 'lr'", "--learning-rates LOW HIGH"),
     ({"dry_run": True}, "no keyword 'dry_run'", "lists the flags"),
     ({"num_trials": "four"}, "num-trials", "--help"),
-    ({"num_trials": 0}, "num_trials is 0", "--help"),
+    ({"num_trials": 0}, "--num-trials is 0", "--help"),
     ({"name": "a b"}, "name is 'a b'", "--help"),
     ({"resume": True}, "--resume needs the name", "begin a new sweep"),
     ({"name": "gone", "resume": True}, "there is no sweep 'gone'", "begin a new sweep"),

@@ -231,7 +231,7 @@ def test_weights_can_be_left_out(run: Path, capsys: pytest.CaptureFixture[str]) 
         (["elsewhere", "t7"], "there is no trial 't7'", "t0000, t0001"),
         (["elsewhere", "t0002"], "t0002 has reported nothing (failed: why)", "has reported"),
         (["elsewhere", "t0000"], "adapter is missing: ", "--no-weights"),
-        (["elsewhere", "t0000", "--num-seeds", "1"], "num_seeds is 1", "--help"),
+        (["elsewhere", "t0000", "--num-seeds", "1"], "--num-seeds is 1", "--help"),
         (["elsewhere"], "TRIAL", "--help"),
     ],
 )

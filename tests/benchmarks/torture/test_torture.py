@@ -70,9 +70,9 @@ def test_plan_is_the_seeds_and_hits_each_kind(seed: int, nodes: int) -> None:
         (["--kills", "2"], "kills is 2; it must be at least 3"),
         (["--nodes", "3", "--kills", "6"], "kills is 6; it must be at least 7"),
         (["--nodes", "1"], "nodes is 1; it must be 0, or at least 2"),
-        (["--cut-s", "30"], "cut_s is 30 without nodes"),
-        (["--at-once", "0"], "at_once is 0; it must be at least 1"),
-        (["--num-runs", "2", "--runs-dir", "x"], "runs_dir holds one sweep"),
+        (["--cut-s", "30"], "--cut-s is 30 without nodes"),
+        (["--at-once", "0"], "--at-once is 0; it must be at least 1"),
+        (["--num-runs", "2", "--runs-dir", "x"], "--runs-dir holds one sweep"),
     ],
 )
 def test_what_cannot_be_is_refused(words: list[str], rule: str) -> None:

@@ -360,7 +360,7 @@ def test_every_field_is_changed_above() -> None:
         (["--name", "mine", "--seed", "1", "--lora-ranks", "8"], "--seed, --lora-ranks", "leave"),
         (["--name", "mine", "--target-modules", "mlp"], "differ: --target-modules", "leave"),
         (["--name", "mine", "--runs-dir", "other"], "no sweep 'mine' in other", "begin a new"),
-        (["--name", "mine", "--num-trials", "0"], "num_trials", "--help"),
+        (["--name", "mine", "--num-trials", "0"], "--num-trials", "--help"),
     ],
 )
 def test_resume_that_cannot_be_leaves_the_run_untouched(

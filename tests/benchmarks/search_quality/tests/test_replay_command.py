@@ -64,7 +64,7 @@ def test_a_part_of_the_learning_rates_is_a_table_of_its_own(tmp_path: Path) -> N
         (["--metric", "bleu"], "has no metric 'bleu'"),
         (["--methods", "guess"], "methods is .'guess'"),
         (["--searches", "0"], "searches is 0"),
-        (["--budget-frac", "2"], "budget_frac is 2.0"),
+        (["--budget-frac", "2"], "--budget-frac is 2.0"),
     ],
 )
 def test_what_a_table_cannot_answer_is_refused(

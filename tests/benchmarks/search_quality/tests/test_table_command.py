@@ -43,7 +43,7 @@ def test_rungs_of_all_schedules_are_measured() -> None:
     [
         (["--seeds", "0"], "seeds is 0"),
         (["--levels", "1"], "levels is 1"),
-        (["--limit-s", "-1"], "limit_s is -1.0"),
+        (["--limit-s", "-1"], "--limit-s is -1.0"),
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--rungs", "2", "1"], "rungs is"),
     ],
