@@ -19,17 +19,15 @@ from sweeps.publish.best_folder import ADAPTER_FILES
 from sweeps.publish.trained_run import TrainedRun, open_trained_run
 from sweeps.records.prediction_file import ADDED, PredictionFile
 from sweeps.records.run import read_record
-from trainables.config import TaskOptions, TrainingSettings, require
+from trainables.config import TaskOptions, require
 from trainables.data.questions import Questions, read_questions
 from trainables.data.rows import Splits
 from trainables.data.tables.read_tables import read_table
 from trainables.data.tables.table import Table, to_json_value
-from trainables.data.tokens import compute_prompt_limit, encode_rows
 from trainables.errors import SweepAborted, make_unreadable_error
 from trainables.files import encode_lines
 from trainables.metrics.registry import format_score
 from trainables.metrics.score_texts import score_given_answers
-from trainables.models.tokenizer_file import TokenizerFile
 
 if TYPE_CHECKING:  # loads torch
     from trainables.metrics.eval_result import EvalResult
@@ -115,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     output = PredictionFile(
         os.path.expanduser(args.output), about, table.frame, asked.records, splits.scoring.labels
     )
-    notes = [*asked.notes, *_note_cuts(asked, len(output.said), run.settings)]
+    notes = [*asked.notes, *_note_cuts(asked, len(output.said), run)]
     if not (run.config.tiny or has_gpu(has_ray=False)):
         notes.append("no GPU found: the CPU answers, which takes long")
     for note in notes:
@@ -148,12 +146,10 @@ def _read_input(args: PredictArgs) -> Table:
     return table
 
 
-def _note_cuts(asked: Questions, num_done: int, settings: TrainingSettings) -> list[str]:
+def _note_cuts(asked: Questions, num_done: int, run: TrainedRun) -> list[str]:
     """How many of the prompts that are left lose something for their length."""
     rows = [row for row in asked.questions[num_done:] if row is not None]
-    limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
-    examples = encode_rows(TokenizerFile(settings.model), rows, limit, thinking=settings.thinking)
-    num_cut = sum(example.is_cut for example in examples)
+    limit, num_cut = run.count_cut(rows)
     return [f"cut to {limit} tokens: {num_cut:,} of {len(rows):,} prompts"] if num_cut else []
 
 

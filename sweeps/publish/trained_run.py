@@ -14,8 +14,10 @@ from sweeps.records.paths import RunPaths, find_run
 from trainables.config import TrainingSettings
 from trainables.data.prepared_rows import read_facts
 from trainables.data.rows import Row, Splits
+from trainables.data.tokens import compute_prompt_limit, encode_rows
 from trainables.errors import SweepAborted
 from trainables.models.model_facts import ModelFacts, read_model_facts
+from trainables.models.tokenizer_file import TokenizerFile
 from trainables.process import COMPILES_NOTHING, make_cpu_environment, train_in_this_process
 
 if TYPE_CHECKING:  # loads torch
@@ -61,6 +63,14 @@ class TrainedRun:
             adapters,
             is_packed=self.config.engine == "packed",
         )
+
+    def count_cut(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """The most tokens of a prompt, and how many of the rows' lose something for it."""
+        settings = self.settings
+        limit = compute_prompt_limit(settings.max_length_tokens, settings.max_new_tokens)
+        tokenizer = TokenizerFile(settings.model)
+        examples = encode_rows(tokenizer, rows, limit, thinking=settings.thinking)
+        return limit, sum(example.is_cut for example in examples)
 
 
 def open_trained_run(

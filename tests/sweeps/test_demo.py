@@ -1,5 +1,6 @@
 """The page of sweeps.demo answers as the rows were scored, for this machine alone."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import psutil
 import pytest
 import torch
@@ -105,6 +107,61 @@ def test_each_of_two_chats_goes_on_from_its_own_answers(runs: dict[str, Path]) -
     page.close(verbose=False)
     said = [[turn["content"] for turn in values["messages"]] for values in asked[1]]
     assert said == [["one", "of base", "two"], ["one", "of adapter", "two"]]
+
+
+class Silent(SideBySide):
+    """Answers nothing, without a model."""
+
+    def ask(self, for_base: Values, for_adapter: Values) -> tuple[Answer, Answer]:
+        return Answer("of base", None), Answer("of adapter", None)
+
+
+def test_text_that_is_cut_is_noted(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: noted.append(text))
+    for kind in ("samsum", "table"):
+        opened = open_trained_run(runs[kind], trial=None, model=None)
+        page = make_page(Silent(opened), [], "Tuned")
+        client = Client(launch(page, None), verbose=False)
+        for text in ("short", "so " * 5000):
+            client.predict(text, api_name="/ask")
+        page.close(verbose=False)
+        limit = opened.count_cut([])[0]
+        assert noted == [f"The text was cut: the prompt has {limit:,} tokens at most."]
+        noted.clear()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["samsum", "table"])
+def test_example_that_is_edited_or_pasted_over_has_no_right_answer(
+    kind: str, runs: dict[str, Path]
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    opened = open_trained_run(runs[kind], trial=None, model=None)
+    turns = [{"role": "user", "content": "the question"}]
+    column = opened.splits.columns.prompt[opened.splits.source] if opened.splits.columns else ""
+    example = Example({column: turns if kind == "table" else "the question"}, "the answer")
+    page = make_page(Silent(opened), [example], "Tuned")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        shown = chromium.new_page(viewport={"width": 1280, "height": 2000})
+        shown.set_default_timeout(LIMIT_MS)
+        shown.goto(launch(page, None))
+        values = "[...document.querySelectorAll('textarea')].map(box => box.value)"
+        question = shown.locator("textarea:not([disabled])").first
+        for text, is_right in (("the question", True), ("another", False)):
+            shown.locator("td:visible", has_text="the answer").first.dispatch_event("click")
+            shown.wait_for_function(f"() => {values}.includes('the answer')")
+            question.fill(text)
+            shown.locator("button:visible", has_text=re.compile("Send|Ask both")).click()
+            shown.wait_for_function(f"() => {values}.includes('of base')")
+            shown.wait_for_function(f"() => {values}.includes('the answer') == {int(is_right)}")
+            shown.locator("button:visible", has_text=re.compile("Clear|New conv")).click()
+            shown.wait_for_function(f"() => {values}.every(value => value != 'of base')")
+            shown.wait_for_function(f"() => {values}.every(value => value != 'the answer')")
+        chromium.close()
+    page.close(verbose=False)
 
 
 def test_command_serves_this_machine_alone_until_it_is_interrupted(runs: dict[str, Path]) -> None:

@@ -119,9 +119,19 @@ def _add_form(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         example = examples[index]
         return [*(example.values[name] for name in columns), None, None, example.target]
 
+    targets = {
+        tuple(example.values[name] for name in columns): example.target for example in examples
+    }
     send.click(ask, boxes, answer_boxes, api_name="ask")
-    for box in boxes:
-        box.input(lambda: "", None, reference, api_visibility="private", show_progress="hidden")
+    # not input, which some ways to paste do not raise
+    gr.on(
+        [box.change for box in boxes],
+        lambda *texts: targets.get(texts, ""),
+        boxes,
+        reference,
+        api_visibility="private",
+        show_progress="hidden",
+    )
     shown = [[example.values[name] for name in columns] + [example.target] for example in examples]
     rows = _list_rows(shown, [*columns, "right answer"])
     rows.click(show_example, rows, [*boxes, *answer_boxes, reference], api_name="show_example")
@@ -168,7 +178,8 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         for_adapter = [{"role": turn.role, "content": turn.adapter} for turn in asked]
         base, tuned = _ask_models(models, {column: for_base}, {column: for_adapter})
         asked.append(Turn("assistant", base.text, tuned.text, is_latest=True))
-        return ["", base.text, tuned.text, asked]
+        said = tuple((turn.role, turn.base) for turn in asked[:-1])
+        return ["", base.text, tuned.text, asked, targets.get(said, "")]
 
     def show_example(index: int) -> list[Any]:
         *given, question = examples[index].values[column]
@@ -176,24 +187,31 @@ def _add_chat(models: SideBySide, examples: Sequence[Example], adapter: str) -> 
         own = next((turn.base for turn in history if turn.role == "system"), own_system)
         return [question["content"], "", "", history, examples[index].target, own]
 
-    outputs = [message, *answer_boxes, turns]
+    targets = {
+        tuple((turn["role"], turn["content"]) for turn in example.values[column]): example.target
+        for example in examples
+    }
+    outputs = [message, *answer_boxes, turns, reference]
     send.click(ask, [message, turns], outputs, api_name="ask")
     message.submit(ask, [message, turns], outputs, api_visibility="private")
     message.input(lambda: "", None, reference, api_visibility="private", show_progress="hidden")
     shown = [[example.values[column][-1]["content"], example.target] for example in examples]
     rows = _list_rows(shown, ["last message", "right answer"])
-    rows.click(show_example, rows, [*outputs, reference, system], api_name="show_example")
+    rows.click(show_example, rows, [*outputs, system], api_name="show_example")
     clear.click(
         lambda: ["", "", "", [], "", own_system],
         None,
-        [*outputs, reference, system],
+        [*outputs, system],
         api_visibility="private",
     )
 
 
 def _ask_models(models: SideBySide, for_base: Values, for_adapter: Values) -> tuple[Answer, Answer]:
     try:
-        return models.ask(for_base, for_adapter)
+        answers = models.ask(for_base, for_adapter)
+        if note := models.note_cut(for_adapter):
+            gr.Warning(note, duration=None, title="Note")
+        return answers
     except Unusable as reason:
         raise gr.Error(f"This cannot be asked: {reason}.", print_exception=False) from None
     except SweepAborted as ended:

@@ -69,6 +69,11 @@ class SideBySide:
             answers.append(Answer(result.answers[index], probabilities))
         return answers[0], answers[1]
 
+    def note_cut(self, values: Values) -> str:
+        """To how many tokens the prompt is cut; "" if it is not."""
+        limit, num_cut = self.run.count_cut([make_row(values, self.run.splits)])
+        return f"The text was cut: the prompt has {limit:,} tokens at most." if num_cut else ""
+
     def _open(self) -> Iterator[Any]:
         return self.run.answer(self._list_windows(), [None, self.run.adapter])
 
