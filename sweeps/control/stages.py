@@ -11,7 +11,6 @@ from functools import partial
 import optuna
 import ray
 
-from cluster.check import Node
 from cluster.connect import Cluster, connect
 from cluster.find import ClusterError
 from sweeps.checks import sweep_json
@@ -104,11 +103,9 @@ def run_stages(
         ExitStack() as at_end,
     ):
         handle_signals_as_ctrl_c()
-        nodes: list[Node] = []
-        if not cluster.is_local:
-            head = ray.get_runtime_context().gcs_address
-            at_end.enter_context(watch_head(head, log, resume_with))
-            nodes = check_nodes(config, paths)
+        head = ray.get_runtime_context().gcs_address
+        at_end.enter_context(watch_head(head, log, resume_with))
+        nodes = [] if cluster.is_local else check_nodes(config, paths)
         hardware = Hardware.from_cluster(cluster, nodes)
         allocation = allocate_slots(config, preflight.model, hardware)
         places = GpuPlaces(

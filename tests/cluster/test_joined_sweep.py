@@ -74,4 +74,4 @@ def test_sweep_of_one_core_waits_trains_and_tells_how_to_go_on(tmp_path: Path) -
     (node,) = json.loads((run / "sweep.json").read_text())["hardware"]["nodes"]
     events = {event["kind"]: event for event in read_events(run / "events.jsonl")}
     assert node.endswith(f" ({events['pack_started']['node']})")
-    assert events["sweep_interrupted"]["reason"] == "the cluster's head is gone"
+    assert events["sweep_interrupted"]["reason"] == "Ray's head is gone"

@@ -21,10 +21,12 @@ HITS: tuple[tuple[str, Callable[[Events], bool]], ...] = (
     ("trials", lambda events: count(events, "report") >= 1),
     ("pack", lambda events: count(events, "report") >= NUM_TRIALS + 1),
     ("SIGTERM", lambda events: count(events, "report") >= NUM_TRIALS + 2),
+    ("SIGTERM to all", lambda events: count(events, "trial_ended") >= NUM_TRIALS - 1),
     ("driver", lambda events: count(events, "trial_ended") >= NUM_TRIALS),
     ("driver", lambda events: any(_is_report_of_a_final(event) for event in events)),
 )
-"""What is killed, and when; a scheduler's SIGTERM, or Ctrl-C, interrupts the driver."""
+"""What is killed, and when. A scheduler's SIGTERM, or Ctrl-C, interrupts the driver; sent to all
+processes of its group, as timeout does, it ends its Ray too."""
 
 
 def test_whatever_is_killed_or_interrupted_loses_and_repeats_no_trial(
@@ -50,9 +52,11 @@ def test_whatever_is_killed_or_interrupted_loses_and_repeats_no_trial(
             if victim == "driver":
                 small_sweep.kill(process)
             else:
-                words = _interrupt(process)
+                send = os.killpg if victim == "SIGTERM to all" else os.kill
+                words = _interrupt(process, send)
                 assert (folder / "trials.csv").exists()
-                assert small_sweep.events_of(folder)[-1]["reason"] == "Ctrl-C"
+                reason = "Ray's head is gone" if send is os.killpg else "Ctrl-C"
+                assert small_sweep.events_of(folder)[-1]["reason"] == reason
             process = small_sweep.start(tmp_path, "killed", *words)
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 0, output
@@ -72,9 +76,9 @@ def _is_report_of_a_final(event: dict[str, Any]) -> bool:
     return event["kind"] == "report" and event["trial_id"].startswith("f")
 
 
-def _interrupt(process: subprocess.Popen[str]) -> list[str]:
+def _interrupt(process: subprocess.Popen[str], send: Callable[[int, int], None]) -> list[str]:
     """Sends SIGTERM; the flags of the command that resumes, which the driver printed."""
-    os.kill(process.pid, signal.SIGTERM)
+    send(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=small_sweep.LIMIT_S)
     assert process.returncode == 130, output
     command = next(line for line in output.splitlines() if "--resume" in line)
