@@ -201,7 +201,7 @@ INTACT = [
     ("sweeps.demo runs/base --trial t0099", "t0099"),
     ("sweeps.demo runs/base --model none", "none"),
     (f"{JUDGE} --temperature -1", "temperature"),
-    (f"{JUDGE} --price-prompt -1", "price_prompt"),
+    (f"{JUDGE} --price-prompt -1", "--price-prompt"),
     ("sweeps.sync runs/base --track mlfow", "mlfow"),
     ("sweeps.sync runs/base --wandb online", "login"),
     (f"sweeps.run {FLAGS}", "base"),

@@ -128,7 +128,7 @@ FLAGS: list[tuple[str, str, str]] = [
     ("more lines to skip than there are", f"{FILE} --skip-rows 999", "a.csv"),
     ("names for too many columns", f"{FILE} --columns a b c d", "columns"),
     ("a sheet of a file that has none", f"{FILE} --sheet Rows", "sheet"),
-    ("no row at all", f"{FILE} --max-rows 0", "max_rows"),
+    ("no row at all", f"{FILE} --max-rows 0", "--max-rows"),
     ("a label that is not there", f"{FILE} --label-names great=fine", "great"),
     ("two labels of one name", f"{FILE} --label-names good=x bad=x", "x"),
     ("a metric of a label that is not there", f"{FILE} --metric f1_odd", "odd"),

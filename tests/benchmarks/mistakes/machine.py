@@ -133,7 +133,7 @@ MISTAKES = [
             command=SWEEP + " --num-trials 0",
             mounts=FULL,
             environment={variable: "/mnt"},
-            named="num_trials",
+            named="--num-trials",
         )
         for variable in ("HOME", "TMPDIR", "HF_HOME")
     ),
