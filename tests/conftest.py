@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ else:
 
     if torch.cuda.is_available():
         prepare_fla(torch.cuda.get_device_capability())  # before a test's module loads fla
+
+# What a script starts with "&" ignores Ctrl-C, and so do its children, some of which get it here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest-xdist's workers are told of a terminal of 80 columns, which is not there.
 os.environ.pop("COLUMNS", None)

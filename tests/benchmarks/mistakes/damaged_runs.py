@@ -190,7 +190,7 @@ INTACT = [
         "--base",
     ),
     ("sweeps.predict runs/base --input - --output out.jsonl", "standard input"),
-    ("sweeps.ask runs/base", "one thing"),
+    ("sweeps.ask runs/base", "nothing is asked"),
     ("sweeps.ask runs/base --finish --num-trials 4", "one thing"),
     ("sweeps.ask runs/base --num-trials 0", "--num-trials"),
     ("sweeps.ask runs/base --stop t0099", "t0099"),
