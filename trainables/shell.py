@@ -11,15 +11,20 @@ def write_command(*words: object) -> str:
     return " ".join(map(_quote, words))
 
 
+def get_flag(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
 def write_flag(name: str, value: Any) -> list[str]:
     """The words by which a command line gives a field its value."""
-    flag = name.replace("_", "-")
+    flag = get_flag(name)
     if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
+        return [flag if value else get_flag(f"no_{name}")]
     shown = [str(one) for one in (value if isinstance(value, tuple | list) else (value,))]
     if len(shown) == 1 and shown[0].startswith("-"):
-        return [f"--{flag}={shown[0]}"]
-    return [f"--{flag}", *shown]
+        return [f"{flag}={shown[0]}"]
+    return [flag, *shown]
 
 
 def _quote(word: object) -> str:

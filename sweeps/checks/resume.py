@@ -21,6 +21,7 @@ from trainables.data.lengths import fit_splits
 from trainables.data.rows import SPLITS, Splits
 from trainables.errors import SweepAborted, get_first_line
 from trainables.models.tokenizer_file import TokenizerFile
+from trainables.shell import get_flag
 from trainables.storage import check_writable, list_names
 
 CHANGEABLE = frozenset(
@@ -99,7 +100,7 @@ def check_resumable(saved: SweepConfig, asked: SweepConfig) -> None:
     changed += _list_differing(saved.space, asked.space)
     changed += _list_differing(saved.task_options, asked.task_options)
     if changed:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        flags = ", ".join(map(get_flag, changed))
         raise SweepAborted(
             f"a resumed sweep keeps its settings, but these differ: {flags}",
             "leave them out, or begin a new sweep with another --name",

@@ -16,7 +16,7 @@ from sweeps.command_line.peer_flags import find_our_flag
 from sweeps.config import SweepConfig, find_bad_value
 from trainables.config import MainFlag, OutputFlag
 from trainables.errors import SweepAborted
-from trainables.shell import write_flag
+from trainables.shell import get_flag, write_flag
 
 PROG = "python -m sweeps.run"
 PYTHON = "run_sweep"
@@ -71,7 +71,7 @@ def check_flags(
     names = {flag.partition("=")[0].replace("_", "-") for flag in flags}
     if saved is not None:
         same = [f.name for f in fields(saved) if getattr(saved, f.name) == getattr(config, f.name)]
-        names -= {f"--{name.replace('_', '-')}" for name in same}
+        names -= set(map(get_flag, same))
     steps = f"--max-steps {config.max_steps} and --reduction-factor {config.reduction_factor}"
     num_rungs = config.num_rungs if config.epochs is not None else len(config.rungs)
     limits = {

@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from sweeps.command_line.help_layout import Flag
+from trainables.shell import get_flag
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", NoneType: "None"}
 _REFUSED = re.compile(
@@ -46,7 +47,7 @@ def name_flags(error: str, flags: Sequence[Flag]) -> str:
     """What a dataclass says of its fields, said of the flags that these are."""
     error = re.sub(r"^Error parsing \w+: ", "", error)
     for name in {field.name for field, _ in flags if not _is_positional(field.type)}:
-        flag = f"--{name.replace('_', '-')}"
+        flag = get_flag(name)
         error = re.sub(rf"^{name}(?= is )", flag, error)
         if "_" in name:
             error = re.sub(rf"(?<![\w'\"/.-]){name}(?![\w'\"/.=(])", flag, error)
@@ -57,7 +58,7 @@ def _explain_value(refused: re.Match[str], flags: Sequence[Flag]) -> str:
     """What a flag has, and what it takes; "" for a flag that is none of these."""
     said = refused.groupdict()
     flag = said["parsed"] or said["chosen"] or said["empty"]
-    types = [field.type for field, _ in flags if f"--{field.name.replace('_', '-')}" == flag]
+    types = [field.type for field, _ in flags if get_flag(field.name) == flag]
     if not types:
         return ""
     values = (said["values"] or said["choice"] or "").strip("[]")

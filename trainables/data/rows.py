@@ -20,6 +20,7 @@ from trainables.config import (
     TrainingSettings,
 )
 from trainables.errors import SweepAborted
+from trainables.shell import get_flag
 
 SPLITS = ("train", "validation", "test")
 Role = Literal["system", "user", "assistant"]
@@ -204,7 +205,7 @@ def refuse_unused(options: TaskOptions, task: str, used: Collection[str]) -> Non
         if f.name not in used and getattr(options, f.name) != f.default
     }
     if unused:
-        flags = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(options)}
+        flags = {f.name: get_flag(f.name) for f in fields(options)}
         given = ", ".join(f"{flags[name]} {value!r}" for name, value in unused.items())
         taken = ", ".join(flag for name, flag in flags.items() if name in used) or "none"
         left_out = ", ".join(flags[name] for name in unused)

@@ -28,6 +28,7 @@ from trainables.data.tables.table import Table, name_columns, read_cell, require
 from trainables.data.tables.workbook import read_workbook
 from trainables.errors import SweepAborted, get_first_line
 from trainables.models.hub_files import is_dataset_id
+from trainables.shell import get_flag
 
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 """Last words in the name of a column that may tell each row's split."""
@@ -181,7 +182,7 @@ def _refuse_useless(source: str, suffix: str, options: TaskOptions) -> None:
     """Refuses what a file of this type would not heed, so that no flag is silently lost."""
     for name, (what, suffixes) in _USES.items():
         if getattr(options, name) and suffix not in suffixes:
-            flag = f"--{name.replace('_', '-')}"
+            flag = get_flag(name)
             raise SweepAborted(
                 f"{source} has no {what}", f"leave out {flag}; it is for {', '.join(suffixes)}"
             )
